@@ -1,0 +1,167 @@
+"""Writes a bundle: both graphs, the tokenizer and the manifest, or nothing.
+
+Contract: everything is written into a hidden folder beside the target, which gets its name, by one
+rename, only when complete and proved; whatever interrupts an export, no half bundle remains that
+could be opened. The hidden folder has no manifest until then, and the next export to the same
+place clears it away. Memory stays at about one tensor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from export.decoder_graph import DecoderGraph, padded_head_dim
+from export.graph import Graph
+from export.precision import Precision
+from export.proof import Proof
+from export.vision_graph import VisionGraph
+from lite.bundle import (
+    DECODER,
+    MANIFEST,
+    TOKENIZER,
+    VISION,
+    Bundle,
+    Manifest,
+    Sizes,
+    file_record,
+)
+from lite.errors import BadInput
+from qlora.model import FlamingoWeights
+from qlora.model.config import DIM_HEAD, FlamingoConfig
+
+TEMPLATE = "mmgpt"
+
+
+def write_bundle(
+    weights: FlamingoWeights,
+    out: Path,
+    precision: Precision,
+    prove: Callable[[Bundle], list[Proof]],
+    *,
+    force: bool = False,
+    wrote: Callable[[int], None] = lambda parameters: None,
+) -> Manifest:
+    """Export a model.
+
+    Args:
+        weights: what to export; a LoRA is merged already.
+        out: folder to make.
+        precision: of the decoder's linear layers, and of the vision graph's.
+        prove: compares the finished graphs with torch; what it raises stops the export.
+        force: replace what is at `out`.
+        wrote: called with the number of values after each weight, for progress.
+
+    Raises:
+        BadInput: `out` exists and `force` is not set, or the disk has too little room.
+    """
+    if out.exists() and not force:
+        raise BadInput(f"{out} exists already; choose another name or replace it with --force.")
+    if force and out.exists() and not (out / MANIFEST).is_file():
+        raise BadInput(f"{out} exists and is not a bundle, so it is not replaced; move it away.")
+    _check_room(out.parent, weights, precision)
+    partial = out.parent / f".{out.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        write_graphs(weights, partial, precision, wrote)
+        weights.tokenizer.tokenizer.save(str(partial / TOKENIZER))
+        manifest = make_manifest(weights, partial, precision)
+        proofs = prove(Bundle(partial, manifest))
+        manifest.proofs.extend(proof.to_json() for proof in proofs)
+        _write_durably(partial / MANIFEST, json.dumps(manifest.to_json(), indent=1))
+        _put_in_place(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return manifest
+
+
+def write_graphs(
+    weights: FlamingoWeights,
+    folder: Path,
+    precision: Precision,
+    wrote: Callable[[int], None] = lambda parameters: None,
+) -> None:
+    """Write both graphs with their weights into `folder`."""
+    vision = Graph(folder, VISION, precision.vision, wrote)
+    VisionGraph(vision, weights.config, weights.tensors).build()
+    vision.save()
+    decoder = Graph(folder, DECODER, precision, wrote)
+    DecoderGraph(decoder, weights.config, weights.tensors).build()
+    decoder.save()
+
+
+def make_manifest(weights: FlamingoWeights, folder: Path, precision: Precision) -> Manifest:
+    """The manifest of the files in `folder`, without proofs."""
+    tokenizer = weights.tokenizer
+    return Manifest(
+        sizes=sizes(weights.config, parameters(weights)),
+        attend=weights.config.attend,
+        template=TEMPLATE,
+        special_ids={"<s>": tokenizer.bos, "</s>": tokenizer.eos, **weights.special_ids},
+        preprocessing=weights.config.preprocessing,
+        precision={"vision": precision.vision.name, "decoder": precision.name},
+        files={p.name: file_record(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST},
+    )
+
+
+def sizes(config: FlamingoConfig, parameters: int) -> Sizes:
+    """What the runtime must know of a model."""
+    llama = config.llama
+    return Sizes(
+        layers=llama.num_hidden_layers,
+        kv_heads=llama.num_key_value_heads,
+        head_dim=padded_head_dim(llama.head_dim),
+        context=llama.max_position_embeddings,
+        vocab=llama.vocab_size,
+        blocks=len(config.gated_layers),
+        visual_heads=config.gated_heads,
+        latents=config.latents,
+        visual_head_dim=DIM_HEAD,
+        parameters=parameters,
+    )
+
+
+def parameters(weights: FlamingoWeights) -> int:
+    """Number of values in all weights."""
+    total = 0
+    for name in weights.tensors:
+        count = 1
+        for axis in weights.tensors.shape(name):
+            count *= axis
+        total += count
+    return total
+
+
+def _check_room(folder: Path, weights: FlamingoWeights, precision: Precision) -> None:
+    """Refuse early what would fill the disk: linear layers plus scales, a tenth to spare."""
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = int(parameters(weights) * (precision.bits + 1) / 8 * 1.1)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise BadInput(
+            f"The bundle needs about {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB "
+            f"free; free some space or export to another disk."
+        )
+
+
+def _write_durably(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(partial: Path, out: Path) -> None:
+    """Give the finished folder its name; an older bundle goes only when the new one stands."""
+    if not out.exists():
+        partial.rename(out)
+        return
+    replaced = out.parent / f".{out.name}.replaced"
+    shutil.rmtree(replaced, ignore_errors=True)
+    out.rename(replaced)
+    partial.rename(out)
+    shutil.rmtree(replaced, ignore_errors=True)

@@ -1,0 +1,287 @@
+"""decoder.onnx: tokens + visual memory + KV cache -> logits + KV cache.
+
+Contract: one graph serves prefill, decode and scoring, with and without images. Inputs:
+
+    input_ids       int64 [1, T]
+    image_index     int32 [1, T]      the image each token sees, counted in visual_memory; 0 = none
+    conditioned     bool  []          the conversation has an image: the gated blocks run
+    visual_memory   float [blocks, 2, heads, N * L, d]   only images that some token here sees
+    past_length     int32 [1]         tokens already in the KV cache
+    logits_from     int64 [1]         first position of input_ids whose logits are wanted
+    past.{i}.key/value   float [1, kv_heads, capacity, head_dim]
+
+Outputs: `logits [1, T - logits_from, vocab]` and `present.{i}.key/value`, which the caller binds to
+the same buffers as `past`. Under a rule where no token of a run sees an image (any decode step of
+`following`) the cross-attention is not computed at all, only the gated feed-forward.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from export.graph import BOOL, CONTRIB, FLOAT, INT32, INT64, Graph
+from export.vision_graph import EPSILON
+from qlora.checkpoints import TensorSource
+from qlora.model.config import DIM_HEAD, FlamingoConfig
+
+# ONNX Runtime's GroupQueryAttention rotates heads of a multiple of 16 only.
+HEAD_MULTIPLE = 16
+# Added to the score of an image that a token may not see; finite, so that a row that sees nothing
+# stays finite until it is blanked.
+BLOCKED = np.float32(-1e9)
+
+
+def padded_head_dim(head_dim: int) -> int:
+    """The head width that the graph works with: `head_dim` rounded up to a multiple of 16."""
+    return -(-head_dim // HEAD_MULTIPLE) * HEAD_MULTIPLE
+
+
+def pad_heads(weight: np.ndarray, heads: int, halves: bool) -> np.ndarray:
+    """Pad each head's rows with zeros to `padded_head_dim`; scores and outputs stay the same.
+
+    Args:
+        weight: `[heads * d, in]`.
+        heads: number of heads.
+        halves: pad after each half of a head, because rotary embedding pairs row i with row
+            i + d / 2 (queries and keys); otherwise at the head's end (values).
+
+    Returns:
+        `[heads * padded, in]`.
+    """
+    rows, columns = weight.shape
+    head_dim = rows // heads
+    parts = 2 if halves else 1
+    extra = (padded_head_dim(head_dim) - head_dim) // parts
+    shaped = weight.reshape(heads, parts, head_dim // parts, columns)
+    return np.pad(shaped, ((0, 0), (0, 0), (0, extra), (0, 0))).reshape(-1, columns)
+
+
+def rotary_tables(config: FlamingoConfig) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin of every position's angles, `[context, padded_head_dim / 2]` each.
+
+    RoFormer (arXiv 2104.09864) as in transformers' `LlamaRotaryEmbedding`: angles in float32.
+    """
+    llama = config.llama
+    theta = llama.rope_parameters["rope_theta"]
+    exponent = np.arange(0, llama.head_dim, 2, dtype=np.float32) / np.float32(llama.head_dim)
+    frequencies = 1.0 / np.power(np.float32(theta), exponent, dtype=np.float32)
+    positions = np.arange(llama.max_position_embeddings, dtype=np.float32)
+    angles = np.outer(positions, frequencies).astype(np.float32)
+    padding = padded_head_dim(llama.head_dim) // 2 - angles.shape[1]
+    angles = np.pad(angles, ((0, 0), (0, padding)))
+    return np.cos(angles), np.sin(angles)
+
+
+class DecoderGraph:
+    """Writes the decoder graph of one model, layer by layer."""
+
+    def __init__(self, graph: Graph, config: FlamingoConfig, weights: TensorSource) -> None:
+        self.g = graph
+        self.config = config
+        self.llama = config.llama
+        self.weights = weights
+        self.head_dim = padded_head_dim(config.llama.head_dim)
+
+    def build(self) -> None:
+        g, c, llama = self.g, self.config, self.llama
+        ids = g.input("input_ids", INT64, [1, "T"])
+        self.image_index = g.input("image_index", INT32, [1, "T"])
+        self.conditioned = g.input("conditioned", BOOL, [])
+        shape = [len(c.gated_layers), 2, c.gated_heads, "N_L", DIM_HEAD]
+        self.memory = g.input("visual_memory", FLOAT, shape)
+        self.past_length = g.input("past_length", INT32, [1])
+        logits_from = g.input("logits_from", INT64, [1])
+        self._prepare(ids)
+        x, delta = self._embed(ids), None
+        for i in range(llama.num_hidden_layers):
+            if i in c.gated_layers:
+                x, delta = self._gated_block(self._settle(x, delta), i), None
+            x, delta = self._decoder_layer(x, delta, i)
+        h, _ = self._norm(x, delta, "lang_encoder.model.norm.weight")
+        h = g.op("Slice", h, logits_from, g.constant(2**31), g.constant(1))
+        head = self._array("lang_encoder.lm_head.weight")
+        logits = g.linear(h, "lang_encoder.lm_head", head, role="lm_head")
+        g.output(logits, "logits", FLOAT, [1, "L", llama.vocab_size])
+
+    def _array(self, name: str) -> np.ndarray:
+        return self.weights[name].float().numpy()
+
+    # what all layers share
+
+    def _prepare(self, ids: ir.Value) -> None:
+        g, c = self.g, self.config
+        length = g.op("Cast", g.op("Shape", ids, start=1, end=2), to=int(INT32))
+        one = g.weight("const.one", np.array([1], dtype=np.int32))
+        total = g.op("Add", self.past_length, length)
+        self.last_position = g.op("Sub", total, one)  # GroupQueryAttention's seqlens_k
+        self.total_length = g.op("Squeeze", total)
+        cos, sin = rotary_tables(c)
+        self.cos, self.sin = g.weight("rotary.cos", cos), g.weight("rotary.sin", sin)
+
+        zero = g.weight("const.zero", np.array(0, dtype=np.int32))
+        sees = g.op("Greater", self.image_index, zero)  # [1, T]
+        most = g.op("ReduceMax", self.image_index, keepdims=0)
+        self.attends = g.op("Greater", most, zero)
+        self.row_mask = g.op("Unsqueeze", g.op("Cast", sees, to=int(FLOAT)), g.constant(2))
+        self.bias = self._attention_bias()
+
+    def _attention_bias(self) -> ir.Value:
+        """`[1, 1, T, N * L]`: 0 where the token may see the image, `BLOCKED` elsewhere."""
+        g = self.g
+        columns = g.op("Squeeze", g.op("Shape", self.memory, start=3, end=4))
+        first = g.weight("const.first", np.array(0, dtype=np.int64))
+        step = g.weight("const.step", np.array(1, dtype=np.int64))
+        latents = g.weight("const.latents", np.array(self.config.latents, dtype=np.int64))
+        owner = g.op("Div", g.op("Range", first, columns, step), latents)
+        owner = g.op("Cast", g.op("Add", owner, step), to=int(INT32))  # [N * L], from 1
+        index = g.op("Unsqueeze", self.image_index, g.constant(1, 3))  # [1, 1, T, 1]
+        allowed = g.op("Equal", index, owner)
+        return g.op(
+            "Where",
+            allowed,
+            g.weight("const.open", np.array(0, dtype=np.float32)),
+            g.weight("const.blocked", np.array(BLOCKED)),
+        )
+
+    def _embed(self, ids: ir.Value) -> ir.Value:
+        name = "lang_encoder.model.embed_tokens.weight"
+        table = self._array(name)
+        if self.g.precision.bits == 32:
+            return self.g.op("Gather", self.g.weight(name, table), ids)
+        # Half the size, and exact for LLaMA's own rows, which were published in fp16.
+        rows = self.g.op("Gather", self.g.weight(name, table.astype(np.float16)), ids)
+        return self.g.op("Cast", rows, to=int(FLOAT))
+
+    # residual stream: a layer hands its last addition to the next norm, which fuses the two
+
+    def _settle(self, x: ir.Value, delta: ir.Value | None) -> ir.Value:
+        return x if delta is None else self.g.op("Add", x, delta)
+
+    def _norm(self, x: ir.Value, delta: ir.Value | None, name: str) -> tuple[ir.Value, ir.Value]:
+        """RMSNorm of x + delta; returns (normed, x + delta)."""
+        scale = self.g.weight(name, self._array(name))
+        epsilon = self.llama.rms_norm_eps
+        if delta is None:
+            normed = self.g.op("SimplifiedLayerNormalization", x, scale, axis=-1, epsilon=epsilon)
+            return normed, x
+        normed, _, _, total = self.g.op(
+            "SkipSimplifiedLayerNormalization",
+            x,
+            delta,
+            scale,
+            outputs=4,
+            domain=CONTRIB,
+            epsilon=epsilon,
+        )
+        return normed, total
+
+    # LLaMA
+
+    def _decoder_layer(
+        self, x: ir.Value, delta: ir.Value | None, i: int
+    ) -> tuple[ir.Value, ir.Value]:
+        name = f"lang_encoder.model.layers.{i}.decoder_layer"
+        h, x = self._norm(x, delta, f"{name}.input_layernorm.weight")
+        delta = self._self_attention(h, f"{name}.self_attn", i)
+        h, x = self._norm(x, delta, f"{name}.post_attention_layernorm.weight")
+        return x, self._mlp(h, f"{name}.mlp")
+
+    def _self_attention(self, h: ir.Value, name: str, i: int) -> ir.Value:
+        g, llama = self.g, self.llama
+        heads, kv_heads = llama.num_attention_heads, llama.num_key_value_heads
+        q = pad_heads(self._array(f"{name}.q_proj.weight"), heads, halves=True)
+        k = pad_heads(self._array(f"{name}.k_proj.weight"), kv_heads, halves=True)
+        v = pad_heads(self._array(f"{name}.v_proj.weight"), kv_heads, halves=False)
+        qkv = g.linear(h, f"{name}.qkv_proj", np.concatenate((q, k, v)))
+        shape = [1, kv_heads, "capacity", self.head_dim]
+        past = [g.input(f"past.{i}.{part}", FLOAT, shape) for part in ("key", "value")]
+        h, key, value = g.op(
+            "GroupQueryAttention",
+            qkv,
+            None,
+            None,
+            *past,
+            self.last_position,
+            self.total_length,
+            self.cos,
+            self.sin,
+            outputs=3,
+            domain=CONTRIB,
+            num_heads=heads,
+            kv_num_heads=kv_heads,
+            do_rotary=1,
+            scale=float(llama.head_dim**-0.5),
+        )
+        g.output(key, f"present.{i}.key", FLOAT, shape)
+        g.output(value, f"present.{i}.value", FLOAT, shape)
+        out = self._array(f"{name}.o_proj.weight")
+        return g.linear(h, f"{name}.o_proj", pad_heads(out.T, heads, halves=False).T)
+
+    def _mlp(self, h: ir.Value, name: str) -> ir.Value:
+        g = self.g
+        gate = g.linear(h, f"{name}.gate_proj", self._array(f"{name}.gate_proj.weight"))
+        up = g.linear(h, f"{name}.up_proj", self._array(f"{name}.up_proj.weight"))
+        # SiLU is QuickGelu with alpha 1: one fused node instead of two.
+        h = g.op("Mul", g.op("QuickGelu", gate, domain=CONTRIB, alpha=1.0), up)
+        return g.linear(h, f"{name}.down_proj", self._array(f"{name}.down_proj.weight"))
+
+    # gated cross-attention
+
+    def _gated_block(self, x: ir.Value, layer: int) -> ir.Value:
+        g = self.g
+        name = f"lang_encoder.model.layers.{layer}.gated_cross_attn_layer"
+        block = self.config.gated_layers.index(layer)
+
+        def seeing() -> ir.Value:
+            return g.op("Add", x, self._cross_attention(x, name, block))
+
+        def run() -> ir.Value:
+            h = g.either(self.attends, seeing, lambda: x)
+            return g.op("Add", h, self._feed_forward(h, name))
+
+        return g.either(self.conditioned, run, lambda: x)
+
+    def _cross_attention(self, x: ir.Value, name: str, block: int) -> ir.Value:
+        g = self.g
+        q = g.linear(
+            self._layer_norm(x, f"{name}.attn.norm"),
+            f"{name}.attn.to_q",
+            self._array(f"{name}.attn.to_q.weight"),
+            role="cross_attention",
+        )
+        memory = g.op("Gather", self.memory, g.constant(block), axis=0)  # [1, 2, heads, N * L, d]
+        key = g.op("Gather", memory, g.weight("const.key", np.array(0)), axis=1)
+        value = g.op("Gather", memory, g.weight("const.value", np.array(1)), axis=1)
+        h = g.op(
+            "MultiHeadAttention",
+            q,
+            key,
+            value,
+            None,
+            None,
+            self.bias,
+            domain=CONTRIB,
+            num_heads=self.config.gated_heads,
+        )
+        h = g.op("Mul", h, self.row_mask)
+        return g.linear(
+            h, f"{name}.attn.to_out", self._gated(name, "attn.to_out", "attn_gate"),
+            role="cross_attention",
+        )
+
+    def _feed_forward(self, x: ir.Value, name: str) -> ir.Value:
+        g = self.g
+        h = self._layer_norm(x, f"{name}.ff.0")
+        h = g.linear(h, f"{name}.ff.1", self._array(f"{name}.ff.1.weight"))
+        h = g.op("Gelu", h, domain=CONTRIB)
+        return g.linear(h, f"{name}.ff.3", self._gated(name, "ff.3", "ff_gate"))
+
+    def _gated(self, name: str, linear: str, gate: str) -> np.ndarray:
+        """The last matrix of a branch with its gate multiplied in."""
+        return self._array(f"{name}.{linear}.weight") * np.tanh(self._array(f"{name}.{gate}"))
+
+    def _layer_norm(self, x: ir.Value, name: str) -> ir.Value:
+        scale = self.g.weight(f"{name}.weight", self._array(f"{name}.weight"))
+        bias = self.g.weight(f"{name}.bias", self._array(f"{name}.bias"))
+        return self.g.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=EPSILON)

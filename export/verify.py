@@ -1,0 +1,238 @@
+"""The chain of proofs: a finished bundle compared, step by step, with the torch model.
+
+Contract: torch computes in float32 from the same lazy weights, one layer in memory at a time, so a
+model of any size can be proved on a machine that could not hold it. A step that does not hold stops
+the export with one sentence.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from sentencepiece import SentencePieceProcessor
+from torch import nn
+
+from export.bundle import make_manifest, parameters, write_graphs
+from export.precision import FP32, Precision
+from export.proof import Proof
+from lite.bundle import TOKENIZER, Bundle
+from lite.errors import LiteError
+from lite.images import load_image, to_pixels
+from lite.model import Model
+from lite.template import join, template
+from qlora.model import Flamingo, FlamingoWeights
+from qlora.model.flamingo import assign
+
+# Mean KL divergence from fp32, in nats, above which a bundle is refused. For orientation, llama.cpp
+# publishes 0.0004 (8 bits) and 0.01 to 0.07 (4 bits) for LLaMA-7B and 8B.
+KL_LIMITS = {"int8": 0.02, "int4": 0.2}
+# A model whose float32 form is larger than this is compared with torch only: a second bundle in
+# fp32 would cost more disk and memory than the machine it is made on may have.
+FP32_BUNDLE_BYTES = 4 << 30
+
+QUESTIONS = (
+    ("What is in the image?", 1),
+    ("Compare the two images, and say which one is brighter.", 2),
+    ("How do I bake a lasagna with cheese and sauce?", 0),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A probe: token ids and pictures, and torch's logits for them `[T, vocab]`."""
+
+    ids: list[int]
+    pictures: list[Image.Image]
+    logits: np.ndarray
+
+
+def prove(
+    bundle: Bundle, weights: FlamingoWeights, precision: Precision, max_kl: float | None = None
+) -> list[Proof]:
+    """All steps for one bundle.
+
+    Args:
+        bundle: the finished graphs.
+        weights: what they were made from.
+        precision: of the bundle.
+        max_kl: limit on the mean KL divergence instead of `KL_LIMITS`.
+
+    Raises:
+        LiteError: a step does not hold.
+    """
+    model = Model(bundle)
+    proofs = [_preprocessing(model, weights), *_token_ids(model, weights), *_merge(weights)]
+    cases = _torch_cases(model, weights)
+    if precision.bits == 32:
+        proofs.append(_onnx_fp32(model, cases))
+    elif 4 * parameters(weights) <= FP32_BUNDLE_BYTES:
+        with _fp32_model(bundle, weights) as fp32:
+            proofs.append(_onnx_fp32(fp32, cases))
+            exact = [fp32.score(case.ids, case.pictures) for case in cases]
+        proofs += _quantized(model, cases, exact, "ONNX fp32", precision, max_kl)
+    else:
+        exact = [case.logits for case in cases]
+        proofs += _quantized(model, cases, exact, "torch fp32", precision, max_kl)
+    proofs += _second_turn(model)
+    for proof in proofs:
+        if not proof.holds:
+            raise LiteError(
+                f"The export is refused: {proof.step} against {proof.against} has a {proof.measure}"
+                f" of {proof.value:.3g}, over the limit of {proof.limit:.3g}."
+            )
+    return proofs
+
+
+def probe_pictures() -> list[Image.Image]:
+    """Two pictures with edges, colours and gradients, one wide and one tall."""
+    pictures = []
+    for width, height, seed in ((320, 200, 1), (150, 260, 2)):
+        random = np.random.default_rng(seed)
+        blocks = random.integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
+        pictures.append(Image.fromarray(blocks).resize((width, height), Image.Resampling.BILINEAR))
+    return pictures
+
+
+def _preprocessing(model: Model, weights: FlamingoWeights) -> Proof:
+    p = weights.config.preprocessing
+    transform = open_clip.image_transform(p.size, is_train=False, mean=p.mean, std=p.std)
+    worst = max(
+        float(np.abs(to_pixels(load_image(picture), p) - transform(picture).numpy()).max())
+        for picture in probe_pictures()
+    )
+    return Proof("preprocessing", "open_clip's transform", "max difference", worst, 1e-3)
+
+
+def _token_ids(model: Model, weights: FlamingoWeights) -> list[Proof]:
+    """Only where the folder has the SentencePiece model: nothing else tells what is right."""
+    path = weights.llama_folder / "tokenizer.model"
+    if not path.exists():
+        return []
+    reference = SentencePieceProcessor(model_file=str(path))
+    texts = [model.chat().system, *(question for question, _ in QUESTIONS), "naïve 狗 🐕\n a  b"]
+    different = sum(
+        model.tokenizer.encode([text])[1:] != reference.encode(text) for text in texts
+    )
+    return [Proof("token ids", "SentencePiece", "texts that differ", different, 0)]
+
+
+def _merge(weights: FlamingoWeights) -> list[Proof]:
+    """Each merged matrix against base and adapter applied one after the other."""
+    if weights.lora is None:
+        return []
+    worst = 0.0
+    generator = torch.Generator().manual_seed(0)
+    for path, delta in weights.lora.deltas.items():
+        name = f"lang_encoder.{path}.weight"
+        x = torch.randn(4, weights.base.shape(name)[1], generator=generator)
+        down, up = delta.a.float(), delta.b.float()
+        applied = x @ weights.base[name].float().T + delta.scaling * (x @ down.T @ up.T)
+        merged = x @ weights.tensors[name].float().T
+        worst = max(worst, float((merged - applied).norm() / applied.norm()))
+    return [Proof("adapter merged", "adapter applied", "relative error", worst, 1e-5)]
+
+
+def _torch_cases(model: Model, weights: FlamingoWeights) -> list[Case]:
+    """The probes with torch's logits."""
+    flamingo = Flamingo(weights.config, weights.special_ids["<image>"]).eval()
+    stream(flamingo, weights)
+    text = template(model.bundle.manifest.template)
+    cases = []
+    for question, count in QUESTIONS:
+        ids = model.tokenizer.encode(join([text.system, *text.turn(question, count)]))
+        pictures = probe_pictures()[:count]
+        preprocessing = weights.config.preprocessing
+        pixels = [torch.from_numpy(to_pixels(load_image(p), preprocessing)) for p in pictures]
+        with torch.no_grad():
+            logits = flamingo(torch.tensor(ids), torch.stack(pixels) if pixels else None)
+        cases.append(Case(ids, pictures, logits.numpy()))
+    return cases
+
+
+def stream(model: Flamingo, weights: FlamingoWeights) -> None:
+    """Make `model` hold its decoder layers only while each of them runs, in float32."""
+    layers = "lang_encoder.model.layers."
+    for name, _ in [*model.named_parameters()]:
+        if not name.startswith(layers):
+            assign(model, name, weights.tensors[name].float())
+
+    def load(layer: nn.Module, prefix: str) -> None:
+        for name, _ in [*layer.named_parameters()]:
+            assign(layer, name, weights.tensors[prefix + name].float())
+
+    for i, layer in enumerate(model.lang_encoder.model.layers):
+        layer.register_forward_pre_hook(lambda m, _, p=f"{layers}{i}.": load(m, p))
+        layer.register_forward_hook(lambda m, _, out: (m.to("meta"), out)[1])
+
+
+@contextmanager
+def _fp32_model(bundle: Bundle, weights: FlamingoWeights) -> Iterator[Model]:
+    """The same model in fp32, in a temporary folder beside the bundle."""
+    with tempfile.TemporaryDirectory(dir=bundle.folder.parent, prefix=".fp32.") as name:
+        folder = Path(name)
+        write_graphs(weights, folder, FP32)
+        (folder / TOKENIZER).write_bytes(bundle.path(TOKENIZER).read_bytes())
+        yield Model(Bundle(folder, make_manifest(weights, folder, FP32)))
+
+
+def _onnx_fp32(model: Model, cases: list[Case]) -> Proof:
+    worst = max(
+        float(np.abs(model.score(case.ids, case.pictures) - case.logits).max()) for case in cases
+    )
+    return Proof("ONNX fp32", "torch fp32", "max difference", worst, 1e-3)
+
+
+def _quantized(
+    model: Model,
+    cases: list[Case],
+    exact: list[np.ndarray],
+    against: str,
+    precision: Precision,
+    max_kl: float | None,
+) -> list[Proof]:
+    divergences, agreements = [], []
+    for case, reference in zip(cases, exact, strict=True):
+        logits = model.score(case.ids, case.pictures)
+        divergences.append(kl_divergence(reference, logits))
+        agreements.append(reference.argmax(-1) == logits.argmax(-1))
+    step = f"ONNX {precision.name}"
+    kl = float(np.concatenate(divergences).mean())
+    top1 = float(np.concatenate(agreements).mean())
+    limit = KL_LIMITS[precision.name] if max_kl is None else max_kl
+    return [
+        Proof(step, against, "mean KL divergence", kl, limit),
+        Proof(step, against, "share of other top-1 tokens", 1.0 - top1, None),
+    ]
+
+
+def kl_divergence(reference: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """KL(reference || logits) in nats for each row of `[T, vocab]`."""
+    p, q = (_log_softmax(x.astype(np.float64)) for x in (reference, logits))
+    return (np.exp(p) * (p - q)).sum(-1)
+
+
+def _log_softmax(x: np.ndarray) -> np.ndarray:
+    shifted = x - x.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _second_turn(model: Model) -> list[Proof]:
+    """A second turn on the cache against the same turn from scratch."""
+    chat = model.chat()
+    picture = probe_pictures()[0]
+    for question, image in ((QUESTIONS[0][0], picture), (QUESTIONS[2][0], None)):
+        for _ in chat.ask(question, image, max_tokens=8):
+            pass
+    ids, images = chat.prompt()
+    cached = model.decoder.logits(ids, images)
+    scratch = model.decoder.score(ids, images)[-1]
+    difference = float(np.abs(cached - scratch).max())
+    return [Proof("second turn", "the same from scratch", "max logit difference", difference, 1e-4)]

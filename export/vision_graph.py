@@ -1,0 +1,143 @@
+"""vision.onnx: pixels -> resampled tokens, and the visual memory of every gated block.
+
+Contract: one graph from `pixels [n, 3, S, S]` to `resampled_tokens [n, L, D_vis]` and
+`visual_memory [n, blocks, 2, heads, L, d]` (keys at 0, values at 1), so that whatever depends on
+the image alone is computed once per image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from export.graph import CONTRIB, FLOAT, Graph
+from qlora.checkpoints import TensorSource
+from qlora.model.config import DIM_HEAD, FlamingoConfig
+
+# LayerNorm epsilon of torch, open_clip and OpenFlamingo alike.
+EPSILON = 1e-5
+# x * sigmoid(1.702 x): the activation of OpenAI's CLIP.
+QUICK_GELU_ALPHA = 1.702
+
+
+class VisionGraph:
+    """Writes the vision graph of one model."""
+
+    def __init__(self, graph: Graph, config: FlamingoConfig, weights: TensorSource) -> None:
+        self.g = graph
+        self.config = config
+        self.weights = weights
+
+    def build(self) -> None:
+        size = self.config.preprocessing.size
+        pixels = self.g.input("pixels", FLOAT, ["n", 3, size, size])
+        resampled = self._resample(self._encode(pixels))
+        memory = self._memory(resampled)
+        c = self.config
+        self.g.output(resampled, "resampled_tokens", FLOAT, ["n", c.latents, c.dim_visual])
+        self.g.output(
+            memory,
+            "visual_memory",
+            FLOAT,
+            ["n", len(c.gated_layers), 2, c.gated_heads, c.latents, DIM_HEAD],
+        )
+
+    def _array(self, name: str) -> np.ndarray:
+        return self.weights[name].float().numpy()
+
+    def _norm(self, x: ir.Value, name: str) -> ir.Value:
+        scale = self.g.weight(f"{name}.weight", self._array(f"{name}.weight"))
+        bias = self.g.weight(f"{name}.bias", self._array(f"{name}.bias"))
+        return self.g.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=EPSILON)
+
+    def _linear(self, x: ir.Value, name: str, bias: bool = False) -> ir.Value:
+        return self.g.linear(
+            x,
+            name,
+            self._array(f"{name}.weight"),
+            self._array(f"{name}.bias") if bias else None,
+        )
+
+    # CLIP's vision tower: the last layer's patch tokens
+
+    def _encode(self, pixels: ir.Value) -> ir.Value:
+        g, vision = self.g, self.config.clip["vision_cfg"]
+        kernel = self._array("vision_encoder.conv1.weight")  # [W, 3, patch, patch]
+        patch = vision["patch_size"]
+        x = g.op(
+            "Conv", pixels, g.weight("vision_encoder.conv1.weight", kernel), strides=[patch, patch]
+        )
+        x = g.op("Reshape", x, g.constant(0, 0, -1))
+        x = g.op("Transpose", x, perm=[0, 2, 1])  # [n, P, W]
+        x = g.op("Concat", self._class_token(x), x, axis=1)
+        positions = self._array("vision_encoder.positional_embedding")
+        x = g.op("Add", x, g.weight("vision_encoder.positional_embedding", positions))
+        x = self._norm(x, "vision_encoder.ln_pre")
+        for i in range(vision["layers"]):
+            x = self._encoder_layer(x, f"vision_encoder.transformer.resblocks.{i}")
+        return g.op("Slice", x, g.constant(1), g.constant(2**31), g.constant(1))
+
+    def _class_token(self, x: ir.Value) -> ir.Value:
+        """The class embedding, once per image: `[n, 1, W]`."""
+        g = self.g
+        token = self._array("vision_encoder.class_embedding")[None, None]
+        images = g.op("Shape", x, start=0, end=1)
+        shape = g.op("Concat", images, g.constant(1, 1), axis=0)
+        return g.op("Expand", g.weight("vision_encoder.class_embedding", token), shape)
+
+    def _encoder_layer(self, x: ir.Value, name: str) -> ir.Value:
+        g, vision = self.g, self.config.clip["vision_cfg"]
+        h = self._norm(x, f"{name}.ln_1")
+        in_proj = self._array(f"{name}.attn.in_proj_weight")
+        in_bias = self._array(f"{name}.attn.in_proj_bias")
+        h = g.linear(h, f"{name}.attn.in_proj", in_proj, in_bias)
+        q, k, v = g.op("Split", h, axis=-1, num_outputs=3, outputs=3)
+        heads = vision["width"] // vision.get("head_width", 64)
+        h = g.op("MultiHeadAttention", q, k, v, domain=CONTRIB, num_heads=heads)
+        x = g.op("Add", x, self._linear(h, f"{name}.attn.out_proj", bias=True))
+        h = self._linear(self._norm(x, f"{name}.ln_2"), f"{name}.mlp.c_fc", bias=True)
+        if self.config.clip["quick_gelu"]:
+            h = g.op("QuickGelu", h, domain=CONTRIB, alpha=QUICK_GELU_ALPHA)
+        else:
+            h = g.op("Gelu", h, domain=CONTRIB)
+        return g.op("Add", x, self._linear(h, f"{name}.mlp.c_proj", bias=True))
+
+    # the perceiver resampler
+
+    def _resample(self, media: ir.Value) -> ir.Value:
+        g, c = self.g, self.config
+        images = g.op("Shape", media, start=0, end=1)
+        shape = g.op("Concat", images, g.constant(c.latents, c.dim_visual), axis=0)
+        latents = self._array("perceiver.latents")
+        x = g.op("Expand", g.weight("perceiver.latents", latents), shape)
+        for i in range(c.resampler_depth):
+            x = g.op("Add", x, self._resampler_attention(media, x, f"perceiver.layers.{i}.0"))
+            h = self._norm(x, f"perceiver.layers.{i}.1.0")
+            h = g.op("Gelu", self._linear(h, f"perceiver.layers.{i}.1.1"), domain=CONTRIB)
+            x = g.op("Add", x, self._linear(h, f"perceiver.layers.{i}.1.3"))
+        return self._norm(x, "perceiver.norm")
+
+    def _resampler_attention(self, media: ir.Value, latents: ir.Value, name: str) -> ir.Value:
+        g = self.g
+        latents = self._norm(latents, f"{name}.norm_latents")
+        media = self._norm(media, f"{name}.norm_media")
+        kv = self._linear(g.op("Concat", media, latents, axis=1), f"{name}.to_kv")
+        k, v = g.op("Split", kv, axis=-1, num_outputs=2, outputs=2)
+        q = self._linear(latents, f"{name}.to_q")
+        heads = self.config.resampler_heads
+        h = g.op("MultiHeadAttention", q, k, v, domain=CONTRIB, num_heads=heads)
+        return self._linear(h, f"{name}.to_out")
+
+    # the media side of the gated blocks
+
+    def _memory(self, resampled: ir.Value) -> ir.Value:
+        """Keys and values of every block: `[n, blocks, 2, heads, L, d]`."""
+        g, c = self.g, self.config
+        memories = []
+        for layer in c.gated_layers:
+            name = f"lang_encoder.model.layers.{layer}.gated_cross_attn_layer.attn.to_kv"
+            kv = self._linear(resampled, name)  # [n, L, 2 * heads * d]
+            kv = g.op("Reshape", kv, g.constant(0, c.latents, 2, c.gated_heads, DIM_HEAD))
+            kv = g.op("Transpose", kv, perm=[0, 2, 3, 1, 4])  # [n, 2, heads, L, d]
+            memories.append(g.op("Unsqueeze", kv, g.constant(1)))
+        return g.op("Concat", *memories, axis=1)

@@ -1,0 +1,17 @@
+"""The edge runtime: chat about images with a quantized bundle, without torch or any network.
+
+Contract: needs numpy, ONNX Runtime, tokenizers and Pillow only; imports nothing of `qlora`,
+`export` or `bench`.
+
+Example:
+    >>> import lite
+    >>> chat = lite.load("bundle").chat()
+    >>> for piece in chat.ask("What is this?", image="photo.jpg"):
+    ...     print(piece.text, end="")
+"""
+
+from lite.chat import Chat, Piece, Timings
+from lite.errors import BadInput, LiteError
+from lite.model import Model, load
+
+__all__ = ["BadInput", "Chat", "LiteError", "Model", "Piece", "Timings", "load"]

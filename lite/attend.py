@@ -1,0 +1,46 @@
+"""Which image each token cross-attends: the two attend rules.
+
+Contract: pure functions over token ids; training, export checks and chat all ask here, so the
+rule exists once. Image numbers are 1-based; 0 means that a token sees no image.
+
+`following`  MultiModal-GPT and OpenFlamingo v0 as released (`attend_previous=False`): `<image>` sees
+             itself, any other token sees the image that comes next, and after the last image
+             nothing.
+`preceding`  OpenFlamingo v2 and Otter: every token sees the last image at or before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lite.errors import BadInput
+
+FOLLOWING = "following"
+PRECEDING = "preceding"
+RULES = (FOLLOWING, PRECEDING)
+
+
+def image_index(ids: Sequence[int] | np.ndarray, image_id: int, rule: str) -> np.ndarray:
+    """The image that each token attends to.
+
+    Args:
+        ids: token ids `[T]` of the whole conversation (the rules look both ways).
+        image_id: the id of `<image>`.
+        rule: `following` or `preceding`.
+
+    Returns:
+        int32 `[T]`: 0 for no image, otherwise j for the j-th `<image>` of `ids`.
+
+    Source: `MaskedCrossAttention` of open_flamingo 0.0.2 with `only_attend_immediate_media`.
+    """
+    is_image = np.asarray(ids) == image_id
+    seen = np.cumsum(is_image)
+    if rule == PRECEDING:
+        return seen.astype(np.int32)
+    if rule != FOLLOWING:
+        raise BadInput(f"The attend rule {rule!r} is unknown; choose one of {', '.join(RULES)}.")
+    following = np.where(is_image, seen, seen + 1)
+    total = seen[-1] if seen.size else 0
+    return np.where(following > total, 0, following).astype(np.int32)

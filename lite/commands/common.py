@@ -1,0 +1,77 @@
+"""What all commands share: errors become one sentence and an exit code.
+
+Contract: 0 success, 1 a failure of ours, 2 bad input, 130 Ctrl-C; never a traceback unless
+`MMGPT_LITE_DEBUG` is set. Answers go to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from lite.errors import LiteError
+
+INTERRUPTED = 130
+
+
+def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
+    """Run a click command and leave the process with its exit code."""
+    try:
+        command.main(args=arguments, standalone_mode=False)
+        sys.stdout.flush()
+        code = 0
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except LiteError as error:
+        code = _failed(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        code = _failed("Stopped.", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has left: nothing to report
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        code = _failed(_system_error(error), 1)
+    except Exception as error:
+        if os.environ.get("MMGPT_LITE_DEBUG"):
+            raise
+        code = _failed(
+            f"Something in this program went wrong ({type(error).__name__}: {error}); "
+            f"set MMGPT_LITE_DEBUG=1 to see where, and report it.",
+            1,
+        )
+    sys.exit(code)
+
+
+def entry_point(command: click.Command) -> Callable[[], None]:
+    """The function that a console script calls."""
+
+    def main() -> None:
+        run(command)
+
+    return main
+
+
+def say(message: str) -> None:
+    """One line for the person, on stderr."""
+    click.echo(message, err=True)
+
+
+
+def _failed(message: str, code: int) -> int:
+    click.echo(f"Error: {message}" if code != INTERRUPTED else message, err=True)
+    return code
+
+
+def _system_error(error: OSError) -> str:
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"The disk is full{where}; free some space and run the command again."
+    return f"The system refused an operation{where} ({error.strerror or error})."

@@ -1,0 +1,194 @@
+"""The decoder: token ids and visual memories in, logits out, nothing computed twice.
+
+Contract: the decoder knows ids and arrays, never text. Its one question is "the logits at the end
+of this sequence"; it compares the sequence with what its KV cache holds and runs only the rest. A
+cached position counts as equal when its token, the image it attends to, and whether the gated
+blocks ran are all equal, so an image that arrives later recomputes exactly the tokens whose inputs
+it changes, and a shortened, edited or continued conversation needs no special case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnxruntime as ort
+
+from lite.attend import image_index
+from lite.bundle import DECODER, Bundle
+from lite.errors import BadInput, LiteError
+from lite.runtime import open_session
+from lite.vision import VisualMemory
+
+# Tokens per prefill run: large enough to keep the multiplications efficient, small enough to show
+# progress and to notice Ctrl-C.
+PREFILL_CHUNK = 128
+
+# What a cached position saw, where that was no image with a number from 1.
+NO_IMAGE = 0  # the gated blocks ran, without an image for this token
+TEXT_ONLY = -1  # a conversation without images: the gated blocks were skipped
+
+
+class Decoder:
+    """One conversation's KV cache on top of the decoder graph."""
+
+    def __init__(self, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> None:
+        self._manifest = bundle.manifest
+        self._sizes = bundle.manifest.sizes
+        self._image_id = bundle.manifest.special_ids["<image>"]
+        self._session = open_session(bundle.path(DECODER), device, threads)
+        self._binding = self._session.io_binding()
+        self._allocate()
+        self._numbers: dict[str, int] = {}  # visual memory key -> number in self._sights
+        self._ids = np.empty(0, dtype=np.int64)
+        self._sights = np.empty(0, dtype=np.int64)
+        self._bound_memory: tuple[tuple[str, ...], ort.OrtValue] | None = None
+        self.computed = 0
+
+    @property
+    def context(self) -> int:
+        """Positions that the model can hold."""
+        return self._sizes.context
+
+    def logits(
+        self,
+        ids: Sequence[int] | np.ndarray,
+        images: Sequence[VisualMemory] = (),
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> np.ndarray:
+        """Logits after the last token of `ids`, float32 `[vocab]`.
+
+        Sets `computed` to the number of tokens that had to be run.
+
+        Args:
+            ids: the whole sequence.
+            images: one visual memory for each `<image>` in it.
+            progress: called with (tokens done, tokens to do) after each run.
+
+        Raises:
+            BadInput: the sequence is empty or too long, or images and `<image>` tokens differ.
+        """
+        ids, index = self._checked(ids, images)
+        sights = self._sights_of(index, images)
+        # The last token always runs: its logits are not kept.
+        start = min(self._reusable(ids, sights), len(ids) - 1)
+        self.computed = len(ids) - start
+        rows = self._run_from(start, ids, sights, index, images, False, progress)
+        return rows[-1]
+
+    def score(
+        self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory] = ()
+    ) -> np.ndarray:
+        """Logits of every position, float32 `[T, vocab]`; arguments and errors as for `logits`."""
+        ids, index = self._checked(ids, images)
+        sights = self._sights_of(index, images)
+        self.computed = len(ids)
+        return self._run_from(0, ids, sights, index, images, True, lambda done, total: None)
+
+    def _checked(
+        self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        ids = np.asarray(ids, dtype=np.int64)
+        if ids.ndim != 1 or ids.size == 0:
+            raise BadInput("There are no tokens to run; give at least one.")
+        if ids.size > self.context:
+            raise BadInput(
+                f"The prompt has {ids.size} tokens but the model's context holds {self.context}; "
+                f"shorten it."
+            )
+        rows = max(self._sizes.vocab, 1 + max(self._manifest.special_ids.values()))
+        if ids.min() < 0 or ids.max() >= rows:
+            raise BadInput(f"A token id is outside 0 to {rows - 1}; tokenize with this model.")
+        found = int((ids == self._image_id).sum())
+        if found != len(images):
+            raise BadInput(
+                f"The prompt has {found} <image> tokens but {len(images)} images were given; "
+                f"give one image for each <image>."
+            )
+        return ids, image_index(ids, self._image_id, self._manifest.attend)
+
+    def _sights_of(self, index: np.ndarray, images: Sequence[VisualMemory]) -> np.ndarray:
+        """What each token sees, in numbers that mean the same from one call to the next."""
+        if not images:
+            return np.full(index.shape, TEXT_ONLY, dtype=np.int64)
+        numbers = [self._numbers.setdefault(i.key, len(self._numbers) + 1) for i in images]
+        return np.array([NO_IMAGE, *numbers])[index]
+
+    def _reusable(self, ids: np.ndarray, sights: np.ndarray) -> int:
+        """How many leading positions of the KV cache are right for this sequence."""
+        n = min(len(ids), len(self._ids))
+        same = (ids[:n] == self._ids[:n]) & (sights[:n] == self._sights[:n])
+        return n if same.all() else int(same.argmin())
+
+    def _run_from(
+        self,
+        start: int,
+        ids: np.ndarray,
+        sights: np.ndarray,
+        index: np.ndarray,
+        images: Sequence[VisualMemory],
+        every_position: bool,
+        progress: Callable[[int, int], None],
+    ) -> np.ndarray:
+        rows = []
+        for at in range(start, len(ids), PREFILL_CHUNK):
+            end = min(at + PREFILL_CHUNK, len(ids))
+            # Until the run is done, the cache is right only up to where it starts.
+            self._ids, self._sights = ids[:at], sights[:at]
+            first = 0 if every_position else end - at - 1
+            rows.append(self._run(at, ids[at:end], index[at:end], images, first))
+            self._ids, self._sights = ids[:end], sights[:end]
+            progress(end - start, len(ids) - start)
+        return np.concatenate(rows) if every_position else rows[-1]
+
+    def _run(
+        self,
+        past: int,
+        ids: np.ndarray,
+        index: np.ndarray,
+        images: Sequence[VisualMemory],
+        first: int,
+    ) -> np.ndarray:
+        """One run of the graph: logits of `ids[first:]`, float32 `[T - first, vocab]`."""
+        seen = [int(j) for j in np.unique(index) if j]
+        renumbered = np.searchsorted([0, *seen], index).astype(np.int32)
+        binding = self._binding
+        binding.bind_cpu_input("input_ids", np.ascontiguousarray(ids)[None])
+        binding.bind_cpu_input("image_index", renumbered[None])
+        binding.bind_cpu_input("conditioned", np.array(bool(images)))
+        binding.bind_cpu_input("past_length", np.array([past], dtype=np.int32))
+        binding.bind_cpu_input("logits_from", np.array([first], dtype=np.int64))
+        binding.bind_ortvalue_input("visual_memory", self._memory([images[j - 1] for j in seen]))
+        binding.bind_output("logits")
+        self._session.run_with_iobinding(binding)
+        logits = binding.get_outputs()[0].numpy()[0]
+        if not np.isfinite(logits[-1]).all():
+            raise LiteError(
+                "The decoder gave numbers that are not finite; the weights are damaged or overflow "
+                "in this precision, so export again, or with another precision."
+            )
+        return logits
+
+    def _memory(self, images: Sequence[VisualMemory]) -> ort.OrtValue:
+        """The memories of `images` side by side: `[blocks, 2, heads, n * latents, d]`."""
+        keys = tuple(image.key for image in images)
+        if self._bound_memory is None or self._bound_memory[0] != keys:
+            blocks, two, heads, _, d = self._sizes.memory_shape
+            nothing = np.zeros((blocks, two, heads, 0, d), dtype=np.float32)
+            joined = np.concatenate([nothing, *(image.array for image in images)], axis=3)
+            self._bound_memory = (keys, ort.OrtValue.ortvalue_from_numpy(joined))
+        return self._bound_memory[1]
+
+    def _allocate(self) -> None:
+        """Bind one buffer per layer and part as both past and present, so that nothing is copied.
+
+        The buffers have the full context, but the operating system backs only what is written.
+        """
+        self._binding.bind_output("logits")  # first, so that it is the first of the outputs
+        s = self._sizes
+        shape = (1, s.kv_heads, s.context, s.head_dim)
+        for layer in range(s.layers):
+            for part in ("key", "value"):
+                buffer = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32))
+                self._binding.bind_ortvalue_input(f"past.{layer}.{part}", buffer)
+                self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)

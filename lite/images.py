@@ -1,0 +1,140 @@
+"""From a picture to the pixels that CLIP sees, and to its name in a cache.
+
+Contract: `to_pixels` repeats open_clip's validation transform without torch, so one copy serves
+training and chat; `digest` names a picture by its content. Pictures come from `load_image`.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lite.decoding import MAX_BYTES, MAX_PIXELS, Picture, load_image
+from lite.errors import BadInput
+
+__all__ = [
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "Picture",
+    "Preprocessing",
+    "digest",
+    "load_image",
+    "to_pixels",
+]
+
+MAX_SIDE = 2048
+
+# The normalisation of the OpenAI CLIP weights: open_clip.constants.OPENAI_DATASET_MEAN and _STD.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+# Above this many pixels the resize of the whole picture is replaced by one of the
+# part that survives the crop: 2048 x 2048 at an aspect of 8, or 224 x 224 at an aspect of 668.
+_MAX_RESIZED = 2**25
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes pixels: side of the square crop in pixels, and per RGB channel the
+    mean and standard deviation of values in 0..1. Raises `BadInput` on values no encoder has."""
+
+    size: int
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        if type(self.size) is not int or not 1 <= self.size <= MAX_SIDE:
+            raise _bad_preprocessing("size", f"a whole number from 1 to {MAX_SIDE}", self.size)
+        # A standard deviation below 1e-6 or anything beyond 1e6 would overflow float32 products;
+        # NaN fails both comparisons.
+        for name, low in (("mean", -1e6), ("std", 1e-6)):
+            values = getattr(self, name)
+            if not (
+                isinstance(values, tuple)
+                and len(values) == 3
+                and all(type(v) in (int, float) and low <= v <= 1e6 for v in values)
+            ):
+                raise _bad_preprocessing(name, f"three numbers from {low:g} to 1e+06", values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The dictionary that the bundle's manifest keeps; `from_json` reads it back equal."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> "Preprocessing":
+        """Read what `to_json` wrote. Raises `BadInput` on missing, unknown or absurd entries: an
+        entry that this version does not know would silently change every pixel."""
+        if not isinstance(data, dict) or set(data) != {"size", "mean", "std"}:
+            raise _bad_preprocessing("object", "size, mean and std and nothing else", data)
+        mean, std = (tuple(v) if isinstance(v := data[key], list) else v for key in ("mean", "std"))
+        return cls(data["size"], mean, std)
+
+
+def to_pixels(picture: Picture, preprocessing: Preprocessing) -> np.ndarray:
+    """CLIP-normalised pixels, float32 `[3, size, size]`.
+
+    Equals `open_clip.image_transform(size, is_train=False, mean=..., std=...)` on RGB: Pillow's
+    antialiased bicubic resize of the shortest side, torchvision's rounding of the long side and of
+    the crop, division by 255, normalisation in float32. Only where the resized picture would hold
+    more than 2**25 pixels are values computed for the crop alone, within 1/255 of it.
+    """
+    size = preprocessing.size
+    height, width, _ = picture.rgb.shape
+    short = min(height, width)
+    # torchvision.transforms.functional._compute_resized_output_size truncates the long side.
+    tall, wide = int(size * height / short), int(size * width / short)
+    # torchvision.transforms.functional.center_crop rounds half to even.
+    top, left = round((tall - size) / 2.0), round((wide - size) / 2.0)
+    if tall * wide <= _MAX_RESIZED:
+        whole = Image.fromarray(picture.rgb).resize((wide, tall), Image.Resampling.BICUBIC)
+        square = whole.crop((left, top, left + size, top + size))
+    else:
+        square = _resize_part(picture.rgb, tall, wide, top, left, size)
+    pixels = np.asarray(square, dtype=np.float32) / np.float32(255)  # [size, size, 3]
+    mean, std = (np.array(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
+    return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))  # [3, size, size]
+
+
+def digest(picture: Picture) -> str:
+    """SHA-256, in hexadecimal, of the shape and the decoded pixels: equal for equal content,
+    whatever the path or the encoding."""
+    height, width, _ = picture.rgb.shape
+    sha = hashlib.sha256(f"RGB uint8 {height}x{width}\n".encode())
+    sha.update(np.ascontiguousarray(picture.rgb).data)
+    return sha.hexdigest()
+
+
+def _bad_preprocessing(name: str, wanted: str, value: object) -> BadInput:
+    return BadInput(
+        f"The preprocessing's {name} must be {wanted}, not {repr(value)[:80]}: "
+        "correct the manifest or export the bundle again."
+    )
+
+
+def _resize_part(
+    rgb: np.ndarray, tall: int, wide: int, top: int, left: int, size: int
+) -> Image.Image:
+    """The crop of a resize to `tall` x `wide`, without making the whole.
+
+    Pillow's `box` is float32, so the source is cut down to what the bicubic filter (support 2, in
+    units of the larger pixel) can reach before fractions of a pixel are asked for.
+    """
+    box, cut = [0.0] * 4, [slice(0)] * 2
+    for axis, (long, start) in enumerate(((tall, top), (wide, left))):
+        scale = rgb.shape[axis] / long
+        first, last = start * scale, (start + size) * scale
+        reach = 2 * max(scale, 1.0) + 1
+        cut[axis] = slice(max(int(first - reach), 0), int(last + reach) + 1)
+        box[1 - axis], box[3 - axis] = first - cut[axis].start, last - cut[axis].start
+    part = Image.fromarray(np.ascontiguousarray(rgb[cut[0], cut[1]]))
+    # Rounding in float32 must not carry the box over the edge of the part.
+    limits = (part.width, part.height) * 2
+    left_, top_, right, bottom = (min(max(b, 0.0), m) for b, m in zip(box, limits, strict=True))
+    return part.resize((size, size), Image.Resampling.BICUBIC, (left_, top_, right, bottom))

@@ -1,0 +1,119 @@
+"""A conversation in one file.
+
+Contract: no pickle; a magic line, the sha256 of the rest, then a zip of numpy arrays whose first is
+a JSON header. The file holds turns, token ids and visual memories, so that it reopens without the
+vision graph and without the image files. It is written whole or not at all, readable by its owner
+only, and opened only by the model that wrote it: anything else is one clear sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lite.chat import Chat, Exchange
+from lite.errors import BadInput
+from lite.template import template
+from lite.vision import VisualMemory
+
+if TYPE_CHECKING:
+    from lite.model import Model
+
+MAGIC = b"mmgpt-lite session 1\n"
+HEADER = "header"
+
+
+def save(chat: Chat, model: Model, path: Path) -> None:
+    """Write a conversation.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    memories = {image.key: image.array for e in chat.exchanges for image in e.images}
+    header = {
+        "model": model.bundle.digest,
+        "system": chat.system,
+        "exchanges": [
+            {
+                "question": e.question,
+                "images": [image.key for image in e.images],
+                "names": e.names,
+                "answer": e.answer,
+                "answer_ids": e.answer_ids,
+            }
+            for e in chat.exchanges
+        ],
+    }
+    encoded = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    payload = io.BytesIO()
+    np.savez(payload, allow_pickle=False, **{HEADER: encoded}, **memories)
+    body = payload.getvalue()
+    _write(path, MAGIC + hashlib.sha256(body).digest() + body)
+
+
+def load(model: Model, path: Path) -> Chat:
+    """Open a conversation that `save` wrote with the same model.
+
+    Raises:
+        BadInput: the file is missing, no session, damaged, or of another model.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"The session {path} cannot be read ({error.strerror}).") from None
+    if not data.startswith(MAGIC):
+        raise BadInput(f"{path} is not a session of this version; give a file that was saved here.")
+    start = len(MAGIC) + 32
+    if hashlib.sha256(data[start:]).digest() != data[len(MAGIC) : start]:
+        raise BadInput(f"The session {path} is truncated or altered; it cannot be used.")
+    try:
+        with np.load(io.BytesIO(data[start:]), allow_pickle=False) as arrays:
+            header = json.loads(arrays[HEADER].tobytes())
+            memories = {key: arrays[key] for key in arrays.files if key != HEADER}
+        return _restore(model, path, header, memories)
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise BadInput(f"The session {path} is damaged ({error}); it cannot be used.") from None
+
+
+def _restore(
+    model: Model, path: Path, header: dict[str, Any], memories: dict[str, np.ndarray]
+) -> Chat:
+    if header["model"] != model.bundle.digest:
+        raise BadInput(
+            f"The session {path} belongs to another model; open it with the bundle it was saved "
+            f"with."
+        )
+    shape = model.bundle.manifest.sizes.memory_shape
+    if any(a.shape != shape or a.dtype != np.float32 for a in memories.values()):
+        raise ValueError("an image has the wrong shape")
+    chat = Chat(model, template(model.bundle.manifest.template), header["system"])
+    for e in header["exchanges"]:
+        images = [VisualMemory(key, memories[key]) for key in e["images"]]
+        exchange = Exchange(e["question"], images, e["names"], e["answer"], e["answer_ids"])
+        chat.exchanges.append(exchange)
+    return chat
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace `path` atomically; mkstemp's file is readable by its owner only."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise BadInput(f"The session {path} cannot be written ({error.strerror}).") from None

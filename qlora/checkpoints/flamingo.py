@@ -1,0 +1,198 @@
+"""OpenFlamingo's `checkpoint.pt`: resampler, gated cross-attention blocks, input embedding.
+
+Contract: `read_flamingo` gives `perceiver.*` as in the file,
+`lang_encoder.model.embed_tokens.weight` and
+`lang_encoder.model.layers.{i}.gated_cross_attn_layer.*`, complete and agreeing in their sizes.
+Nothing is left out except alias names: OpenFlamingo v0 saves every block a second time as
+`lang_encoder.gated_cross_attn_layers.{i}.*`; the copy is compared, then dropped. A dump of the
+whole model (with the vision encoder or LLaMA's own layers) is refused, because those parts come
+from the CLIP and LLaMA checkpoints and two sources for one tensor could disagree unseen.
+"""
+
+import re
+from pathlib import Path
+
+from lite.errors import BadInput
+from qlora.checkpoints.checks import check_tensors, same_content
+from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
+from qlora.checkpoints.views import without_module
+
+EMBEDDING = "lang_encoder.model.embed_tokens.weight"
+_BLOCK = "lang_encoder.model.layers.{}.gated_cross_attn_layer."
+_BLOCK_NAME = re.compile(r"lang_encoder\.model\.layers\.(\d+)\.gated_cross_attn_layer\..+")
+_ALIAS_NAME = re.compile(r"lang_encoder\.gated_cross_attn_layers\.(\d+)\.(.+)")
+_PERCEIVER_LAYER = re.compile(r"perceiver\.layers\.(\d+)\..+")
+
+# (pattern of the name, what the file is, where to go from there)
+_REFUSED = (
+    (
+        r"perceiver\.(frame_embs|media_time_embs)",
+        "is a checkpoint for video",
+        "give one that was trained on images",
+    ),
+    (
+        r"lang_encoder\.(transformer|gpt_neox|model\.decoder)\.",
+        "was trained with another language model than LLaMA",
+        "give OpenFlamingo-9B's v0 checkpoint (OpenFlamingo-9B-deprecated)",
+    ),
+    (
+        r"vision_encoder\.|lang_encoder\.old_decoder_blocks\.|lang_encoder\..*decoder_layer\."
+        r"|lang_encoder\.(lm_head|model\.norm)\.",
+        "is a dump of the whole model rather than OpenFlamingo's checkpoint.pt",
+        "give the checkpoint.pt, or save the tensors of perceiver, gated blocks and embed_tokens",
+    ),
+    (
+        r".*\.lora_",
+        "holds LoRA matrices",
+        "give it as the LoRA and OpenFlamingo's checkpoint.pt here",
+    ),
+)
+
+
+def read_flamingo(path: Path) -> TensorSource:
+    """Open OpenFlamingo's trained tensors; they are read when asked for.
+
+    Returns:
+        D = `perceiver.latents.shape[1]`, H = width of the embedding: `perceiver.latents
+        [latents, D]`, `perceiver.layers.{l}.*`, `perceiver.norm.*`, the embedding `[rows, H]`,
+        and per gated block 11 tensors between H and D.
+
+    Raises:
+        BadInput: a tensor is missing, unexpected or of a shape that disagrees with the others,
+            the aliases differ, or the file is of another kind.
+    """
+    path = Path(path)
+    source = _canonical(renamed(open_tensors(path), without_module), path)
+    for name in source:
+        _refuse_other_kinds(name, path)
+    for name in ("perceiver.latents", "perceiver.layers.0.0.to_q.weight", EMBEDDING):
+        if name not in source:
+            raise BadInput(
+                f"{path} lacks {name}, so it is not an OpenFlamingo checkpoint of the LLaMA kind; "
+                f"give its checkpoint.pt."
+            )
+    expected = _expected_shapes(source, path)
+    check_tensors(source, expected, path, "OpenFlamingo checkpoint")
+    return source
+
+
+def gated_layers(source: TensorSource) -> list[int]:
+    """The decoder layers that have a gated block before them, ascending."""
+    return sorted({int(m[1]) for name in source if (m := _BLOCK_NAME.fullmatch(name))})
+
+
+def cross_attn_interval(source: TensorSource) -> int:
+    """OpenFlamingo's `cross_attn_every_n_layers`: blocks stand where (i + 1) % n == 0.
+
+    Whether the last block is there cannot be told without the number of decoder layers.
+
+    Raises:
+        BadInput: there is no gated block, or they are not evenly spaced.
+    """
+    layers = gated_layers(source)
+    if not layers:
+        raise BadInput("The checkpoint has no gated cross-attention block; give checkpoint.pt.")
+    interval = layers[0] + 1
+    if layers != [interval * (k + 1) - 1 for k in range(len(layers))]:
+        where = source.where(EMBEDDING)
+        raise BadInput(
+            f"The gated blocks in {where} stand at layers {layers}, which is no even spacing, so "
+            f"one is missing or too many; give a complete checkpoint.pt."
+        )
+    return interval
+
+
+def _canonical(source: TensorSource, path: Path) -> TensorSource:
+    """The view without alias names. Either set of names may be the only one."""
+    names: dict[str, str] = {}
+    for name in source:
+        alias = _ALIAS_NAME.fullmatch(name)
+        if alias is None:
+            names[name] = name
+            continue
+        canonical = _BLOCK.format(alias[1]) + alias[2]
+        if canonical not in source:
+            names[canonical] = name
+        elif source.shape(canonical) != source.shape(name) or not same_content(
+            source[canonical], source[name]
+        ):
+            raise BadInput(
+                f"{path} holds {canonical} and {name} with different values although they are "
+                f"one parameter; download it again."
+            )
+    return renamed(source, names)
+
+
+def _refuse_other_kinds(name: str, path: Path) -> None:
+    for pattern, what, instead in _REFUSED:
+        if re.match(pattern, name):
+            raise BadInput(f"{path} {what} (it holds {name}); {instead}.")
+
+
+def _expected_shapes(source: TensorSource, path: Path) -> dict[str, tuple[int, ...]]:
+    """Every name, and shapes that follow from the file's own sizes."""
+    latents, dim = _matrix(source, "perceiver.latents")
+    inner, _ = _matrix(source, "perceiver.layers.0.0.to_q.weight")
+    rows, hidden = _matrix(source, EMBEDDING)
+    shapes: dict[str, tuple[int, ...]] = {"perceiver.latents": (latents, dim)}
+    shapes |= {f"perceiver.norm.{kind}": (dim,) for kind in ("weight", "bias")}
+    wide = _rows(source, "perceiver.layers.0.1.1.weight")
+    for layer in range(_depth(source, path)):
+        prefix = f"perceiver.layers.{layer}."
+        shapes |= _attention(prefix + "0.", dim, dim, inner)
+        shapes |= _norm(prefix + "0.norm_media.", dim) | _norm(prefix + "0.norm_latents.", dim)
+        shapes |= _feed_forward(prefix + "1.", dim, wide)
+    shapes[EMBEDDING] = (rows, hidden)
+    first = _BLOCK.format(cross_attn_interval(source) - 1)
+    block_inner = _rows(source, first + "attn.to_q.weight")
+    block_wide = _rows(source, first + "ff.1.weight")
+    for layer in gated_layers(source):
+        prefix = _BLOCK.format(layer)
+        shapes |= {prefix + "attn_gate": (1,), prefix + "ff_gate": (1,)}
+        shapes |= _norm(prefix + "attn.norm.", hidden)
+        shapes |= _attention(prefix + "attn.", hidden, dim, block_inner)
+        shapes |= _feed_forward(prefix + "ff.", hidden, block_wide)
+    return shapes
+
+
+def _depth(source: TensorSource, path: Path) -> int:
+    layers = {int(m[1]) for name in source if (m := _PERCEIVER_LAYER.fullmatch(name))}
+    gaps = [i for i in range(len(layers)) if i not in layers]
+    if gaps:
+        raise BadInput(
+            f"{path} lacks perceiver.layers.{gaps[0]} although it holds "
+            f"perceiver.layers.{max(layers)}; give a complete checkpoint.pt."
+        )
+    return len(layers)
+
+
+def _attention(prefix: str, dim: int, dim_media: int, inner: int) -> dict[str, tuple[int, ...]]:
+    return {
+        prefix + "to_q.weight": (inner, dim),
+        prefix + "to_kv.weight": (2 * inner, dim_media),
+        prefix + "to_out.weight": (dim, inner),
+    }
+
+
+def _norm(prefix: str, dim: int) -> dict[str, tuple[int, ...]]:
+    return {prefix + "weight": (dim,), prefix + "bias": (dim,)}
+
+
+def _feed_forward(prefix: str, dim: int, wide: int) -> dict[str, tuple[int, ...]]:
+    matrices = {prefix + "1.weight": (wide, dim), prefix + "3.weight": (dim, wide)}
+    return _norm(prefix + "0.", dim) | matrices
+
+
+def _matrix(source: TensorSource, name: str) -> tuple[int, int]:
+    shape = source.shape(name)
+    if len(shape) != 2:
+        raise BadInput(
+            f"{name} in {source.where(name)} has shape {list(shape)} instead of two axes; give "
+            f"OpenFlamingo's checkpoint.pt."
+        )
+    return shape
+
+
+def _rows(source: TensorSource, name: str) -> int:
+    """The first axis; 0 for a missing tensor, which `check_tensors` then names."""
+    return source.shape(name)[0] if name in source and source.shape(name) else 0

@@ -1,0 +1,167 @@
+"""A LLaMA folder in the Hugging Face layout, of 2023 or of today.
+
+Contract: `read_llama` gives the decoder's tensors under their standard names and its sizes, after
+every name and shape was compared with `config.json`. What the runtime cannot compute (scaled RoPE,
+biases, another activation, quantized weights) is refused here.
+
+Left out on purpose: `rotary_emb.inv_freq` buffers, which transformers before 4.31 saved and which
+are computed from `rope_theta`. The special-token ids of `config.json` are not used anywhere: the
+folders of 2023 hold wrong ones, and the tokenizer's own ids count.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import LlamaConfig
+
+from lite.errors import BadInput
+from qlora.checkpoints.checks import check_tensors, one_line, read_json, same_content
+from qlora.checkpoints.sources import TensorSource, merged, open_tensors, renamed
+
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_INV_FREQ = re.compile(r"(model\.layers\.\d+\.self_attn|model)\.rotary_emb\.inv_freq")
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+)
+# Far above any LLaMA (70B has 80): a damaged config must not make the list of names endless.
+_MOST_LAYERS = 1000
+
+
+@dataclass(frozen=True)
+class LlamaCheckpoint:
+    """What `read_llama` found.
+
+    Attributes:
+        config: sizes; `config.rope_parameters["rope_theta"]` is the base of plain RoPE.
+        tensors: `model.embed_tokens.weight [vocab, hidden]`, `model.layers.{i}.*`,
+            `model.norm.weight [hidden]` and `lm_head.weight [vocab, hidden]`.
+        folder: where it was read.
+    """
+
+    config: LlamaConfig
+    tensors: TensorSource
+    folder: Path
+
+
+def read_llama(folder: Path) -> LlamaCheckpoint:
+    """Open a LLaMA folder; tensors are read when asked for.
+
+    With `tie_word_embeddings`, `lm_head.weight` is the embedding.
+
+    Raises:
+        BadInput: no LLaMA `config.json`, a kind of LLaMA that the runtime does not compute, or
+            weights that are missing, damaged, unexpected, or of other shapes.
+    """
+    folder = Path(folder)
+    config = _read_config(folder / "config.json")
+    tensors = renamed(
+        open_tensors(folder), lambda name: None if _INV_FREQ.fullmatch(name) else name
+    )
+    if config.tie_word_embeddings and _EMBEDDING in tensors:
+        tensors = _tie(tensors)
+    check_tensors(tensors, expected_shapes(config), folder, "LLaMA checkpoint")
+    return LlamaCheckpoint(config, tensors, folder)
+
+
+def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a LLaMA decoder with these sizes."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    q_size = config.num_attention_heads * config.head_dim
+    kv_size = config.num_key_value_heads * config.head_dim
+    layer = {
+        "self_attn.q_proj.weight": (q_size, hidden),
+        "self_attn.k_proj.weight": (kv_size, hidden),
+        "self_attn.v_proj.weight": (kv_size, hidden),
+        "self_attn.o_proj.weight": (hidden, q_size),
+        "mlp.gate_proj.weight": (inner, hidden),
+        "mlp.up_proj.weight": (inner, hidden),
+        "mlp.down_proj.weight": (hidden, inner),
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
+    }
+    shapes: dict[str, tuple[int, ...]] = {_EMBEDDING: (config.vocab_size, hidden)}
+    for i in range(config.num_hidden_layers):
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    return shapes | {"model.norm.weight": (hidden,), _HEAD: (config.vocab_size, hidden)}
+
+
+def _tie(tensors: TensorSource) -> TensorSource:
+    if _HEAD not in tensors:
+        return merged(tensors, renamed(tensors, {_HEAD: _EMBEDDING}))
+    if not same_content(tensors[_HEAD], tensors[_EMBEDDING]):
+        raise BadInput(
+            f"{tensors.where(_HEAD)} holds an {_HEAD} that differs from {_EMBEDDING} although "
+            f"config.json ties them; set tie_word_embeddings to false if the head is meant."
+        )
+    return tensors
+
+
+def _read_config(path: Path) -> LlamaConfig:
+    raw = read_json(path, "LLaMA config")
+    if raw.get("model_type") != "llama":
+        raise BadInput(
+            f"{path} describes a model of type {raw.get('model_type')!r}, not llama; give a "
+            f"LLaMA folder in the Hugging Face layout."
+        )
+    _refuse_unsupported(path, raw)
+    pad = raw.get("pad_token_id")
+    if isinstance(pad, int) and not 0 <= pad < raw.get("vocab_size", 0):
+        # 2023 folders say -1, which an embedding would take for its last row.
+        raw["pad_token_id"] = None
+    try:
+        config = LlamaConfig(**raw)
+        _check_sizes(config)
+    except (TypeError, ValueError, ArithmeticError, KeyError, AttributeError) as error:
+        reason = one_line(error.__cause__ or error)
+        raise BadInput(
+            f"{path} is not a usable LLaMA config ({reason}); download it again."
+        ) from error
+    return config
+
+
+def _refuse_unsupported(path: Path, raw: dict[str, Any]) -> None:
+    refused = {
+        "attention_bias": "attention biases",
+        "mlp_bias": "MLP biases",
+        "quantization_config": "quantized weights",
+    }
+    found = [text for key, text in refused.items() if raw.get(key)]
+    if raw.get("hidden_act", "silu") != "silu":
+        found.append(f"the activation {raw['hidden_act']}")
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = raw.get(key)
+        if not isinstance(rope, dict):
+            continue
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            found.append(f"{kind} RoPE scaling")
+        if rope.get("partial_rotary_factor", 1.0) != 1.0:
+            found.append("partial RoPE")
+    if found:
+        raise BadInput(
+            f"{path} asks for {' and '.join(found)}, which this project does not compute; give a "
+            f"plain LLaMA-1 or LLaMA-2 checkpoint."
+        )
+
+
+def _check_sizes(config: LlamaConfig) -> None:
+    """Raises ValueError on sizes that no decoder has."""
+    for key in _SIZES:
+        if getattr(config, key) < 1:
+            raise ValueError(f"{key} is {getattr(config, key)}")
+    if config.num_hidden_layers > _MOST_LAYERS:
+        raise ValueError(f"num_hidden_layers is {config.num_hidden_layers}")
+    if config.num_attention_heads % config.num_key_value_heads:
+        raise ValueError("num_attention_heads is not a multiple of num_key_value_heads")
+    theta = config.rope_parameters["rope_theta"]
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < math.inf:
+        raise ValueError(f"rope_theta is {theta!r}")

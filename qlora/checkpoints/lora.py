@@ -1,0 +1,208 @@
+"""LoRA adapters: Multimodal-GPT's own files, and adapter folders as PEFT writes them.
+
+Contract: `read_lora` gives every low-rank update by the path of the module it adapts inside the
+language model, such as `model.layers.3.decoder_layer.self_attn.q_proj`. Whatever else is stored
+beside the two matrices and would change weights (biases, DoRA, fully trained modules) is refused.
+
+A Multimodal-GPT file says its rank and alpha in `tuning_config`. Where that is missing, alpha is
+taken to equal the rank, as in the published run (16 and 16).
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lite.errors import BadInput
+from qlora.checkpoints.adapter_config import read_adapter_config
+from qlora.checkpoints.checks import WEIGHT_DTYPES, same_content, some
+from qlora.checkpoints.pickles import read_pickle, state_dict_of
+from qlora.checkpoints.sources import open_tensors
+from qlora.checkpoints.views import without_module
+
+_MMGPT_KEY = re.compile(
+    r"lang_encoder\.base_model\.model\.(?P<path>.+)\.lora_(?P<side>[AB])(\.default)?\.weight"
+)
+_PEFT_KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
+_ALIAS = re.compile(r"gated_cross_attn_layers\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True)
+class LoraDelta:
+    """One low-rank update W + scaling * B @ A.
+
+    Attributes:
+        a: `[r, in]`.
+        b: `[out, r]`.
+        scaling: alpha / r, or alpha / sqrt(r) for rsLoRA.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+
+    def delta(self) -> torch.Tensor:
+        """`scaling * b @ a`, `[out, in]` float32."""
+        return self.scaling * (self.b.float() @ self.a.float())
+
+
+@dataclass(frozen=True)
+class LoraCheckpoint:
+    """What `read_lora` found: the updates by module path, and where they come from."""
+
+    deltas: Mapping[str, LoraDelta]
+    path: Path
+
+
+def read_lora(path: Path) -> LoraCheckpoint:
+    """Read a Multimodal-GPT LoRA file, or a PEFT adapter folder.
+
+    Raises:
+        BadInput: no adapter is there, it is damaged or incomplete, its configuration disagrees
+            with its matrices, or it holds more than LoRA matrices.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_peft(path)
+    if path.suffix == ".safetensors":
+        raise BadInput(
+            f"{path} is one file of a PEFT adapter; give its folder, which also holds "
+            f"adapter_config.json."
+        )
+    return _read_mmgpt(path)
+
+
+def _read_mmgpt(path: Path) -> LoraCheckpoint:
+    loaded = read_pickle(path)
+    tuning: object = None
+    if isinstance(loaded, dict):
+        tuning = loaded.pop("tuning_config", None)
+    rank, alpha = _tuning(tuning, path)
+    tensors = state_dict_of(loaded, path)
+
+    def scaling(module: str, r: int) -> float:
+        if rank is not None and rank != r:
+            raise BadInput(
+                f"{path} says lora_r {rank} in its tuning_config but {module} has rank {r}; give "
+                f"the file as training wrote it."
+            )
+        return 1.0 if alpha is None else alpha / r
+
+    named = {without_module(name): tensor for name, tensor in tensors.items()}
+    if len(named) < len(tensors):
+        raise BadInput(f"{path} holds tensors with and without `module.`; keep one of each.")
+    return LoraCheckpoint(_pair(named, _MMGPT_KEY, scaling, path), path)
+
+
+def _tuning(tuning: object, path: Path) -> tuple[int | None, float | None]:
+    """`lora_r` and `lora_alpha`, or None twice if the file has no tuning_config."""
+    # Multimodal-GPT's training script saves the whole recipe here, one level above its app's.
+    if isinstance(tuning, dict) and isinstance(tuning.get("tuning_config"), dict):
+        tuning = tuning["tuning_config"]
+    if tuning is None:
+        return None, None
+    rank = tuning.get("lora_r") if isinstance(tuning, dict) else None
+    alpha = tuning.get("lora_alpha") if isinstance(tuning, dict) else None
+    if type(rank) is not int or type(alpha) not in (int, float) or not math.isfinite(alpha):  # type: ignore[arg-type]
+        raise BadInput(
+            f"{path} has a tuning_config without a usable lora_r and lora_alpha; give the file as "
+            f"training wrote it."
+        )
+    return rank, alpha
+
+
+def _read_peft(folder: Path) -> LoraCheckpoint:
+    config = read_adapter_config(folder / "adapter_config.json")
+    weights = next(
+        (
+            file
+            for name in ("adapter_model.safetensors", "adapter_model.bin")
+            if (file := folder / name).is_file()
+        ),
+        None,
+    )
+    if weights is None:
+        raise BadInput(
+            f"{folder} has neither adapter_model.safetensors nor adapter_model.bin; give a "
+            f"complete adapter folder."
+        )
+
+    def scaling(module: str, r: int) -> float:
+        if config.rank(module) != r:
+            raise BadInput(
+                f"{folder / 'adapter_config.json'} gives {module} the rank {config.rank(module)} "
+                f"but {weights.name} has {r}; give both files of one adapter."
+            )
+        return config.scaling(module)
+
+    tensors = dict(open_tensors(weights))
+    return LoraCheckpoint(_pair(tensors, _PEFT_KEY, scaling, weights), folder)
+
+
+def _pair(
+    tensors: Mapping[str, torch.Tensor],
+    key: re.Pattern[str],
+    scaling: Callable[[str, int], float],
+    path: Path,
+) -> dict[str, LoraDelta]:
+    """Match every A with its B, under canonical module paths."""
+    sides: dict[str, dict[str, torch.Tensor]] = {}
+    strange = []
+    for name, tensor in tensors.items():
+        match = key.fullmatch(name)
+        if match is None:
+            strange.append(name)
+        elif match["side"] in sides.setdefault(match["path"], {}):
+            raise BadInput(f"{path} holds {name} under two spellings; remove one of them.")
+        else:
+            sides[match["path"]][match["side"]] = tensor
+    if strange:
+        raise BadInput(
+            f"{path} holds {some(strange)}, which is no LoRA matrix of the language model; give a "
+            f"file that holds only the LoRA."
+        )
+    if not sides:
+        raise BadInput(f"{path} holds no LoRA matrices; give the adapter that training wrote.")
+    deltas: dict[str, LoraDelta] = {}
+    for module, pair in sides.items():
+        _check_pair(module, pair, path)
+        delta = LoraDelta(pair["A"], pair["B"], scaling(module, pair["A"].shape[0]))
+        canonical = _ALIAS.sub(r"model.layers.\1.gated_cross_attn_layer.\2", module)
+        if canonical in deltas and not _same(deltas[canonical], delta):
+            raise BadInput(
+                f"{path} holds {canonical} under two names with different values although they "
+                f"are one parameter; give the file as training wrote it."
+            )
+        deltas[canonical] = delta
+    return deltas
+
+
+def _check_pair(module: str, pair: dict[str, Any], path: Path) -> None:
+    for side in "AB":
+        if side not in pair:
+            raise BadInput(
+                f"{path} lacks lora_{side} of {module}; give the file as training wrote it."
+            )
+        if pair[side].ndim != 2 or 0 in pair[side].shape or pair[side].dtype not in WEIGHT_DTYPES:
+            raise BadInput(
+                f"{path} has a lora_{side} of {module} with shape {list(pair[side].shape)} and "
+                f"type {pair[side].dtype} where a float matrix is expected; give a LoRA of "
+                f"linear layers."
+            )
+    if pair["A"].shape[0] != pair["B"].shape[1]:
+        raise BadInput(
+            f"{path} has a lora_A {list(pair['A'].shape)} and a lora_B {list(pair['B'].shape)} of "
+            f"{module} whose ranks differ; give the file as training wrote it."
+        )
+
+
+def _same(first: LoraDelta, second: LoraDelta) -> bool:
+    return (
+        first.scaling == second.scaling
+        and same_content(first.a, second.a)
+        and same_content(first.b, second.b)
+    )

@@ -1,0 +1,234 @@
+"""The torch model: CLIP patch tokens -> perceiver resampler -> gated cross-attention -> LLaMA.
+
+Contract: built by composition on transformers' LLaMA and open_clip's vision tower; equals the
+reference implementation's logits. The attend rule is data (`FlamingoConfig.attend`), so both rules
+share every line here, and a conversation without images is exactly the plain LLaMA.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from lite.attend import FOLLOWING, image_index
+from lite.errors import BadInput
+from qlora.checkpoints import TensorSource
+from qlora.model.clip import patch_tokens, vision_tower
+from qlora.model.config import DIM_HEAD, FlamingoConfig
+from qlora.model.gated_cross_attention import FlamingoLayer, GatedCrossAttentionBlock
+from qlora.model.perceiver import PerceiverResampler
+from qlora.model.weights import read_weights
+
+
+class Flamingo(nn.Module):
+    """A chat model that sees: text tokens and images in, next-token logits out.
+
+    Parameter names follow OpenFlamingo: `vision_encoder.*`, `perceiver.*`, `lang_encoder.*`.
+
+    Example:
+        >>> model = Flamingo.from_checkpoints(llama="llama-7b", clip_config="ViT-L-14",
+        ...     clip="openai", flamingo="checkpoint.pt", lora="mmgpt-lora-v0-release.pt")
+        >>> logits = model(ids, pixels)   # [T, vocab]
+    """
+
+    def __init__(self, config: FlamingoConfig, image_id: int) -> None:
+        """The modules, with empty (meta) parameters: see `from_checkpoints`."""
+        super().__init__()
+        self.config = config
+        self.image_id = image_id
+        self.vision_encoder = vision_tower(config.clip)
+        with torch.device("meta"):
+            self.perceiver = PerceiverResampler(
+                config.dim_visual,
+                config.resampler_depth,
+                DIM_HEAD,
+                config.resampler_heads,
+                config.latents,
+            )
+            self.lang_encoder = _conditioned_llama(config)
+        # Not a parameter: computed from the config, so it must not stay on the meta device.
+        self.lang_encoder.model.rotary_emb = LlamaRotaryEmbedding(config.llama)
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        llama: str | Path,
+        clip_config: str | Path,
+        clip: str | Path,
+        flamingo: str | Path,
+        lora: str | Path | None = None,
+        attend: str = FOLLOWING,
+        dtype: torch.dtype = torch.float32,
+    ) -> Flamingo:
+        """Read the checkpoints into a model on the CPU, in eval mode.
+
+        Args:
+            llama: LLaMA folder.
+            clip_config: open_clip model name or config file.
+            clip: open_clip pretrained tag or weights file.
+            flamingo: OpenFlamingo `checkpoint.pt`.
+            lora: Multimodal-GPT LoRA file or PEFT adapter folder; merged into the weights.
+            attend: `following` or `preceding`, see `lite.attend`.
+            dtype: of all parameters.
+
+        Raises:
+            BadInput: see `qlora.model.weights.read_weights`.
+        """
+        weights = read_weights(
+            Path(llama),
+            str(clip_config),
+            str(clip),
+            Path(flamingo),
+            Path(lora) if lora is not None else None,
+            attend,
+        )
+        model = cls(weights.config, weights.special_ids["<image>"])
+        fill(model, weights.tensors, dtype)
+        return model.eval()
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """`pixels [n, 3, H, W]` -> resampled tokens `[n, L, D_vis]`."""
+        return self.perceiver(patch_tokens(self.vision_encoder, pixels))
+
+    def forward(
+        self,
+        ids: Tensor,
+        pixels: Tensor | None = None,
+        *,
+        visual: Tensor | None = None,
+        index: Tensor | None = None,
+        past: Cache | None = None,
+    ) -> Tensor:
+        """Logits of every position.
+
+        Args:
+            ids: `[T]` or `[B, T]`; each `<image>` in a row stands for one image, in order.
+            pixels: `[n, 3, H, W]`, or `[B, n, 3, H, W]` for a batch; None or n = 0 without images.
+            visual: resampled tokens `[B, n, L, D_vis]` instead of pixels.
+            index: int `[B, T]`, the image that each token sees; only for a continuation, where
+                `ids` alone cannot tell it.
+            past: KV cache to read and extend.
+
+        Returns:
+            `[T, vocab]` or `[B, T, vocab]`; vocab excludes the added tokens.
+
+        Raises:
+            BadInput: the number of images differs from the number of `<image>` tokens.
+        """
+        single = ids.dim() == 1
+        ids = ids[None] if single else ids
+        if visual is None and pixels is not None and pixels.numel():
+            pixels = pixels[None] if pixels.dim() == 4 else pixels
+            visual = self.see(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        if index is None:
+            index = self.image_index(ids, 0 if visual is None else visual.shape[1])
+        logits = self.lang_encoder(
+            input_ids=ids,
+            past_key_values=past,
+            use_cache=past is not None,
+            visual=visual,
+            image_index=index,
+        ).logits
+        return logits[0] if single else logits
+
+    def image_index(self, ids: Tensor, images: int) -> Tensor:
+        """The image that each token of `ids [B, T]` sees, checked against the number of images."""
+        found = (ids == self.image_id).sum(dim=1)
+        if bool((found != images).any()):
+            raise BadInput(
+                f"The prompt has {found.max().item()} <image> tokens but {images} images were "
+                f"given; give one image for each <image>."
+            )
+        rows = [image_index(row, self.image_id, self.config.attend) for row in ids.cpu().numpy()]
+        return torch.as_tensor(np.stack(rows), device=ids.device)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        ids: Tensor | Sequence[int],
+        pixels: Tensor | None = None,
+        *,
+        max_new_tokens: int = 512,
+        eos: int | None = None,
+        choose: Callable[[np.ndarray], int] | None = None,
+        use_cache: bool = True,
+    ) -> list[int]:
+        """Continue one prompt.
+
+        Args:
+            ids: prompt `[T]`.
+            pixels: its images `[n, 3, H, W]`.
+            max_new_tokens: stop after so many.
+            eos: stop at this id, which is not returned.
+            choose: next token from logits `[vocab]` (`lite.sampling.Sampler`); greedy by default.
+            use_cache: False recomputes the whole sequence at each step.
+
+        Returns:
+            The new token ids.
+        """
+        sequence = torch.as_tensor(ids, dtype=torch.long)[None]
+        prompt = sequence.shape[1]
+        visual = self.see(pixels)[None] if pixels is not None and pixels.numel() else None
+        images = 0 if visual is None else visual.shape[1]
+        past = DynamicCache(config=self.config.llama) if use_cache else None
+        while sequence.shape[1] - prompt < max_new_tokens:
+            done = past.get_seq_length() if past is not None else 0
+            index = self.image_index(sequence, images)
+            logits = self(sequence[:, done:], visual=visual, index=index[:, done:], past=past)
+            last = logits[0, -1].float().numpy()
+            token = int(choose(last) if choose else last.argmax())
+            if token == eos:
+                break
+            sequence = torch.cat((sequence, torch.tensor([[token]])), dim=1)
+        return sequence[0, prompt:].tolist()
+
+
+def fill(model: nn.Module, tensors: TensorSource, dtype: torch.dtype) -> None:
+    """Give every parameter of `model` its tensor from `tensors`, one at a time.
+
+    Raises:
+        BadInput: a parameter has no tensor, a tensor has no parameter, or a shape differs.
+    """
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name in tensors.keys() - shapes.keys():
+        raise BadInput(f"{tensors.where(name)} holds {name}, which this model does not have.")
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise BadInput(f"No checkpoint holds {name}; give the complete files.")
+        if tensors.shape(name) != shape:
+            raise BadInput(
+                f"{name} in {tensors.where(name)} has shape {list(tensors.shape(name))} but the "
+                f"model needs {list(shape)}; use files that belong to one model."
+            )
+        assign(model, name, tensors[name].to(dtype))
+
+
+def assign(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put `tensor` in the place of the parameter called `name`."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, nn.Parameter(tensor, requires_grad=False))
+
+
+def _conditioned_llama(config: FlamingoConfig) -> LlamaForCausalLM:
+    """transformers' LLaMA with the wider embedding and every layer wrapped."""
+    llama_config = copy.deepcopy(config.llama)
+    # Tied or not, the head is a tensor of its own here: it has no rows for the added tokens.
+    llama_config.tie_word_embeddings = False
+    llama = LlamaForCausalLM(llama_config)
+    hidden = llama_config.hidden_size
+    llama.model.embed_tokens = nn.Embedding(config.embedding_rows, hidden)
+    for i, layer in enumerate(llama.model.layers):
+        gated = None
+        if i in config.gated_layers:
+            gated = GatedCrossAttentionBlock(
+                hidden, config.dim_visual, DIM_HEAD, config.gated_heads
+            )
+        llama.model.layers[i] = FlamingoLayer(layer, gated)
+    return llama

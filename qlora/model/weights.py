@@ -1,0 +1,233 @@
+"""Four checkpoints seen as the weights of one model.
+
+Contract: `read_weights` checks that LLaMA, CLIP, OpenFlamingo checkpoint and LoRA fit each other,
+and gives one lazy mapping from parameter names (those of `qlora.model.Flamingo`) to tensors, with
+the LoRA already added. The torch model is filled from it and the ONNX graphs are written from it,
+so what is exported is what was tested.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lite.attend import FOLLOWING
+from lite.errors import BadInput
+from lite.images import Preprocessing
+from qlora.checkpoints import (
+    ClipCheckpoint,
+    LlamaCheckpoint,
+    LoraCheckpoint,
+    LoraDelta,
+    TensorSource,
+    TokenizerFiles,
+    gated_layers,
+    read_clip,
+    read_flamingo,
+    read_llama,
+    read_lora,
+    read_tokenizer,
+)
+from qlora.model.config import DIM_HEAD, FlamingoConfig
+
+# Rows that OpenFlamingo appends to the input embedding: <|endofchunk|>, <image>, and <PAD> where
+# the tokenizer brought no pad token of its own.
+ADDED_TOKENS = ("<|endofchunk|>", "<image>", "<PAD>")
+
+# Parameters of the vision tower that patch tokens never pass (see `qlora.model.clip`).
+UNUSED_VISION = ("ln_post.weight", "ln_post.bias", "proj")
+
+
+class LoraMerged(TensorSource):
+    """`weights` with each adapted matrix replaced by W + scaling * B @ A, computed in float32."""
+
+    def __init__(self, weights: TensorSource, deltas: Mapping[str, LoraDelta]) -> None:
+        self.weights = weights
+        self.deltas = {f"lang_encoder.{path}.weight": delta for path, delta in deltas.items()}
+        for name, delta in self.deltas.items():
+            shape = (delta.b.shape[0], delta.a.shape[1])
+            if name not in weights:
+                raise BadInput(
+                    f"The LoRA adapts {name}, which this model does not have; "
+                    f"use the LoRA of a model with the same layers."
+                )
+            if weights.shape(name) != shape:
+                raise BadInput(
+                    f"The LoRA for {name} has shape {list(shape)} but the weight has "
+                    f"{list(weights.shape(name))}; use the LoRA of a model of the same sizes."
+                )
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        weight = self.weights[name]
+        delta = self.deltas.get(name)
+        return weight if delta is None else weight.float() + delta.delta()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.weights.shape(name)
+
+    def where(self, name: str) -> Path:
+        return self.weights.where(name)
+
+
+class Joined(TensorSource):
+    """Several sources under one roof, each name looked up where it comes from."""
+
+    def __init__(self, places: Mapping[str, tuple[TensorSource, str]]) -> None:
+        self.places = places
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        source, inner = self.places[name]
+        return source[inner]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        source, inner = self.places[name]
+        return source.shape(inner)
+
+    def where(self, name: str) -> Path:
+        source, inner = self.places[name]
+        return source.where(inner)
+
+
+@dataclass(frozen=True)
+class FlamingoWeights:
+    """What `read_weights` found.
+
+    Attributes:
+        config: sizes of the model.
+        base: parameter name -> tensor, without the LoRA.
+        tensors: the same with the LoRA merged (the same object where there is none).
+        lora: the adapter, if one was given.
+        tokenizer: the base tokenizer.
+        special_ids: ids of the added tokens that this model has.
+        llama_folder: where LLaMA and tokenizer were read.
+    """
+
+    config: FlamingoConfig
+    base: TensorSource
+    tensors: TensorSource
+    lora: LoraCheckpoint | None
+    tokenizer: TokenizerFiles
+    special_ids: dict[str, int]
+    llama_folder: Path
+
+
+def read_weights(
+    llama: Path,
+    clip_config: str,
+    clip: str,
+    flamingo: Path,
+    lora: Path | None = None,
+    attend: str = FOLLOWING,
+) -> FlamingoWeights:
+    """Open the checkpoints and check that they belong together; nothing large is read yet.
+
+    Args:
+        llama: LLaMA folder.
+        clip_config: open_clip model name or config file.
+        clip: open_clip pretrained tag or weights file.
+        flamingo: OpenFlamingo `checkpoint.pt`.
+        lora: Multimodal-GPT LoRA file or PEFT adapter folder.
+        attend: the attend rule the model was trained with.
+
+    Raises:
+        BadInput: a file is missing, damaged, of another kind, or does not fit the others.
+    """
+    decoder, connector = read_llama(llama), read_flamingo(flamingo)
+    vision = read_clip(clip_config, clip)
+    tokenizer = read_tokenizer(llama)
+    config = _config(decoder, vision, connector, attend)
+    base = _join(decoder, vision, connector)
+    adapter = read_lora(lora) if lora is not None else None
+    return FlamingoWeights(
+        config=config,
+        base=base,
+        tensors=LoraMerged(base, adapter.deltas) if adapter else base,
+        lora=adapter,
+        tokenizer=tokenizer,
+        special_ids=_special_ids(tokenizer, config.embedding_rows, flamingo),
+        llama_folder=decoder.folder,
+    )
+
+
+def _join(
+    decoder: LlamaCheckpoint, vision: ClipCheckpoint, connector: TensorSource
+) -> TensorSource:
+    places = {name: (connector, name) for name in connector}
+    for name in vision.tensors:
+        if name not in UNUSED_VISION:
+            places[f"vision_encoder.{name}"] = (vision.tensors, name)
+    for name in decoder.tensors:
+        # OpenFlamingo's embedding has the added tokens, so it takes the place of LLaMA's own.
+        if name != "model.embed_tokens.weight":
+            wrapped = re.sub(r"^(model\.layers\.\d+)\.", r"\1.decoder_layer.", name)
+            places[f"lang_encoder.{wrapped}"] = (decoder.tensors, name)
+    return Joined(places)
+
+
+def _config(
+    decoder: LlamaCheckpoint, vision: ClipCheckpoint, connector: TensorSource, attend: str
+) -> FlamingoConfig:
+    latents, dim_visual = connector.shape("perceiver.latents")
+    rows, hidden = connector.shape("lang_encoder.model.embed_tokens.weight")
+    gated = tuple(gated_layers(connector))
+    where = connector.where("perceiver.latents")
+    width = vision.config["vision_cfg"]["width"]
+    if dim_visual != width:
+        raise BadInput(
+            f"The resampler in {where} expects patch tokens of width {dim_visual} but the CLIP "
+            f"model gives {width}; use the CLIP model that this checkpoint was trained with."
+        )
+    if hidden != decoder.config.hidden_size:
+        raise BadInput(
+            f"The embeddings in {where} have width {hidden} but the LLaMA in {decoder.folder} has "
+            f"{decoder.config.hidden_size}; use the LLaMA that this checkpoint was trained with."
+        )
+    if gated[-1] >= decoder.config.num_hidden_layers:
+        raise BadInput(
+            f"{where} has a gated block before layer {gated[-1]} but the LLaMA in "
+            f"{decoder.folder} has {decoder.config.num_hidden_layers} layers; "
+            f"use the LLaMA that this checkpoint was trained with."
+        )
+    depth = 1 + max(int(name.split(".")[2]) for name in connector if ".layers." in name[:18])
+    block = f"lang_encoder.model.layers.{gated[0]}.gated_cross_attn_layer.attn.to_q.weight"
+    return FlamingoConfig(
+        llama=decoder.config,
+        clip=vision.config,
+        preprocessing=Preprocessing(vision.image_size, vision.mean, vision.std),
+        embedding_rows=rows,
+        gated_layers=gated,
+        dim_visual=dim_visual,
+        latents=latents,
+        resampler_depth=depth,
+        resampler_heads=connector.shape("perceiver.layers.0.0.to_q.weight")[0] // DIM_HEAD,
+        gated_heads=connector.shape(block)[0] // DIM_HEAD,
+        attend=attend,
+    )
+
+
+def _special_ids(tokenizer: TokenizerFiles, rows: int, flamingo: Path) -> dict[str, int]:
+    added = rows - tokenizer.size
+    expected = (2, 3) if tokenizer.pad is None else (2,)
+    if added not in expected:
+        raise BadInput(
+            f"The embeddings in {flamingo} have {rows} rows and the tokenizer has {tokenizer.size} "
+            f"pieces, which leaves {added} for the added tokens instead of 2 or 3; "
+            f"use the tokenizer that this checkpoint was trained with."
+        )
+    return {ADDED_TOKENS[i]: tokenizer.size + i for i in range(added)}
