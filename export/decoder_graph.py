@@ -88,7 +88,7 @@ class DecoderGraph:
         ids = g.input("input_ids", INT64, [1, "T"])
         self.image_index = g.input("image_index", INT32, [1, "T"])
         self.conditioned = g.input("conditioned", BOOL, [])
-        shape = [len(c.gated_layers), 2, c.gated_heads, "N_L", DIM_HEAD]
+        shape: list[int | str] = [len(c.gated_layers), 2, c.gated_heads, "N_L", DIM_HEAD]
         self.memory = g.input("visual_memory", FLOAT, shape)
         self.past_length = g.input("past_length", INT32, [1])
         logits_from = g.input("logits_from", INT64, [1])
@@ -266,7 +266,9 @@ class DecoderGraph:
         )
         h = g.op("Mul", h, self.row_mask)
         return g.linear(
-            h, f"{name}.attn.to_out", self._gated(name, "attn.to_out", "attn_gate"),
+            h,
+            f"{name}.attn.to_out",
+            self._gated(name, "attn.to_out", "attn_gate"),
             role="cross_attention",
         )
 

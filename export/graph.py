@@ -96,9 +96,7 @@ class Graph:
 
     def constant(self, *values: int) -> ir.Value:
         """An int64 vector, shared by all that ask for the same one."""
-        return self.weight(
-            "const." + "_".join(map(str, values)), np.array(values, dtype=np.int64)
-        )
+        return self.weight("const." + "_".join(map(str, values)), np.array(values, dtype=np.int64))
 
     def op(
         self,
@@ -181,7 +179,7 @@ class Graph:
     def _external(self, name: str, array: np.ndarray) -> ir.ExternalTensor:
         start = -(-self._data.tell() // ALIGNMENT) * ALIGNMENT
         self._data.seek(start)
-        self._data.write(memoryview(array).cast("B"))
+        self._data.write(array.data)
         return ir.ExternalTensor(
             f"{self.path.name}.data",
             start,

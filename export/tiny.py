@@ -59,18 +59,18 @@ class TinySizes:
     vocabulary: int = 400
 
 
-def write_checkpoints(folder: Path, sizes: TinySizes = TinySizes(), seed: int = 0) -> Checkpoints:  # noqa: B008
+def write_checkpoints(folder: Path, sizes: TinySizes | None = None, seed: int = 0) -> Checkpoints:
     """Write LLaMA folder, CLIP config and weights, OpenFlamingo checkpoint and LoRA.
 
     Args:
         folder: where they go; made if missing.
-        sizes: of the model.
+        sizes: of the model; None for the defaults.
         seed: of the random weights.
 
     Returns:
         Their paths, ready for the readers.
     """
-    random = _Random(seed)
+    sizes, random = sizes or TinySizes(), _Random(seed)
     llama, clip = folder / "llama", folder / "clip.json"
     llama.mkdir(parents=True, exist_ok=True)
     _write_tokenizer(llama, sizes.vocabulary)
@@ -181,10 +181,10 @@ def _write_clip(config_path: Path, weights_path: Path, s: TinySizes, random: _Ra
     }
     config_path.write_text(json.dumps(config, indent=1))
     with torch.device("meta"):
-        names = open_clip.CLIP(**config).state_dict()
+        visual = open_clip.CLIP(**config).visual
     tensors = {}
-    for name, tensor in names.items():
-        shape = tuple(tensor.shape)
+    for inner, tensor in visual.state_dict().items():
+        name, shape = f"visual.{inner}", tuple(tensor.shape)
         if ".ln_" in name and name.endswith("weight"):
             tensors[name] = random.gain(*shape)
         else:

@@ -3,8 +3,8 @@
 Contract: pure functions over token ids; training, export checks and chat all ask here, so the
 rule exists once. Image numbers are 1-based; 0 means that a token sees no image.
 
-`following`  MultiModal-GPT and OpenFlamingo v0 as released (`attend_previous=False`): `<image>` sees
-             itself, any other token sees the image that comes next, and after the last image
+`following`  MultiModal-GPT and OpenFlamingo v0 as released (`attend_previous=False`): `<image>`
+             sees itself, any other token the image that comes next, and after the last image
              nothing.
 `preceding`  OpenFlamingo v2 and Otter: every token sees the last image at or before it.
 """

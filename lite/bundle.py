@@ -156,9 +156,7 @@ class Bundle:
         self.manifest = manifest
 
     @classmethod
-    def open(
-        cls, folder: str | Path, hashing: Callable[[str], None] = lambda name: None
-    ) -> Bundle:
+    def open(cls, folder: str | Path, hashing: Callable[[str], None] = lambda name: None) -> Bundle:
         """Open and check a bundle.
 
         Args:

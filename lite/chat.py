@@ -144,7 +144,7 @@ class Chat:
         if max_tokens < 1:
             raise BadInput(f"max_tokens is {max_tokens}; give a number from 1.")
         sampler = Sampler(_settings(sampling))
-        return self._answer(text, _as_list(image), max_tokens, sampler, progress)
+        return self._answer(text, as_list(image), max_tokens, sampler, progress)
 
     def save(self, path: str | Path) -> None:
         """Write the conversation to one file, see `lite.session`."""
@@ -247,9 +247,11 @@ class Chat:
         logits = decoder.logits(ids, images, report)
         timings.prefill_seconds = time.perf_counter() - start
         timings.prefill_tokens = decoder.computed
+        unspeakable = tokenizer.unspeakable(logits.size)
         start = time.perf_counter()
         try:
             while True:
+                logits[unspeakable] = -np.inf
                 token = sampler(logits, ids)
                 if token == tokenizer.eos:
                     timings.finish = "stop"
@@ -341,7 +343,8 @@ def _settings(sampling: dict[str, Any]) -> Sampling:
         raise BadInput(f"A sampling setting is unknown or of the wrong type ({error}).") from None
 
 
-def _as_list(image: ImageSource | Sequence[ImageSource] | None) -> list[ImageSource]:
+def as_list(image: ImageSource | Sequence[ImageSource] | None) -> list[ImageSource]:
+    """None, one image or several as a list."""
     if image is None:
         return []
     return list(image) if isinstance(image, list | tuple) else [image]

@@ -17,12 +17,14 @@ import onnxruntime as ort
 from lite.attend import image_index
 from lite.bundle import DECODER, Bundle
 from lite.errors import BadInput, LiteError
-from lite.runtime import open_session
+from lite.runtime import first_line, open_session
 from lite.vision import VisualMemory
 
 # Tokens per prefill run: large enough to keep the multiplications efficient, small enough to show
 # progress and to notice Ctrl-C.
 PREFILL_CHUNK = 128
+# No LLaMA has more; a manifest that claims it would make us allocate without end.
+MAX_CONTEXT = 1 << 20
 
 # What a cached position saw, where that was no image with a number from 1.
 NO_IMAGE = 0  # the gated blocks ran, without an image for this token
@@ -37,6 +39,7 @@ class Decoder:
         self._sizes = bundle.manifest.sizes
         self._image_id = bundle.manifest.special_ids["<image>"]
         self._session = open_session(bundle.path(DECODER), device, threads)
+        self._check_graph(bundle)
         self._binding = self._session.io_binding()
         self._allocate()
         self._numbers: dict[str, int] = {}  # visual memory key -> number in self._sights
@@ -160,7 +163,13 @@ class Decoder:
         binding.bind_cpu_input("logits_from", np.array([first], dtype=np.int64))
         binding.bind_ortvalue_input("visual_memory", self._memory([images[j - 1] for j in seen]))
         binding.bind_output("logits")
-        self._session.run_with_iobinding(binding)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise LiteError(
+                f"ONNX Runtime failed in the decoder ({first_line(error)}); "
+                f"update onnxruntime or export the bundle again."
+            ) from error
         logits = binding.get_outputs()[0].numpy()[0]
         if not np.isfinite(logits[-1]).all():
             raise LiteError(
@@ -178,6 +187,26 @@ class Decoder:
             joined = np.concatenate([nothing, *(image.array for image in images)], axis=3)
             self._bound_memory = (keys, ort.OrtValue.ortvalue_from_numpy(joined))
         return self._bound_memory[1]
+
+    def _check_graph(self, bundle: Bundle) -> None:
+        """The manifest's sizes against the graph's own, before anything is allocated by them."""
+        s = self._sizes
+        expected = {f"past.{i}.{part}" for i in range(s.layers) for part in ("key", "value")}
+        ends = (*self._session.get_inputs(), *self._session.get_outputs())
+        shapes = {end.name: end.shape for end in ends}
+        memory = [*s.memory_shape[:3], None, s.visual_head_dim]
+        fits = (
+            expected == {name for name in shapes if name.startswith("past.")}
+            and shapes["past.0.key"][1::2] == [s.kv_heads, s.head_dim]
+            and all(a in (b, None) for a, b in zip(memory, shapes["visual_memory"], strict=True))
+            and shapes["logits"][-1] == s.vocab
+            and s.context <= MAX_CONTEXT
+        )
+        if not fits:
+            raise BadInput(
+                f"The manifest of {bundle.folder} does not describe its decoder; "
+                f"export the bundle again."
+            )
 
     def _allocate(self) -> None:
         """Bind one buffer per layer and part as both past and present, so that nothing is copied.

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lite.decoding import MAX_BYTES, MAX_PIXELS, Picture, load_image
 from lite.errors import BadInput
+from lite.pictures import MAX_BYTES, MAX_PIXELS, Picture, load_image
 
 __all__ = [
     "CLIP_MEAN",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lite.bundle import TOKENIZER, Bundle
-from lite.chat import Chat, ImageSource
+from lite.chat import Chat, ImageSource, as_list
 from lite.decoder import Decoder
 from lite.errors import BadInput
 from lite.images import load_image
@@ -58,10 +58,7 @@ class Model:
         Raises:
             BadInput: one of them is not a usable image.
         """
-        if images is None:
-            return []
-        sources = images if isinstance(images, list | tuple) else [images]
-        return [self.vision.encode(load_image(source)) for source in sources]
+        return [self.vision.encode(load_image(source)) for source in as_list(images)]
 
     def score(
         self, ids: Sequence[int] | np.ndarray, images: ImageSource | Sequence[ImageSource] = None

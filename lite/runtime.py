@@ -1,7 +1,7 @@
 """ONNX Runtime sessions, opened one way everywhere.
 
-Contract: CPU execution, as many threads as there are physical cores unless told, idle threads asleep
-between runs, no custom operator libraries.
+Contract: CPU execution, as many threads as there are physical cores unless told, idle threads
+asleep between runs, no custom operator libraries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from lite.errors import BadInput, LiteError
 SEVERITY_FATAL = 4
 
 
-def open_session(graph: Path, device: str = "cpu", threads: int | None = None) -> ort.InferenceSession:
+def open_session(
+    graph: Path, device: str = "cpu", threads: int | None = None
+) -> ort.InferenceSession:
     """A session for one graph.
 
     Args:
@@ -42,7 +44,7 @@ def open_session(graph: Path, device: str = "cpu", threads: int | None = None) -
         return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise LiteError(
-            f"ONNX Runtime {ort.__version__} cannot open {graph} ({_first_line(error)}); "
+            f"ONNX Runtime {ort.__version__} cannot open {graph} ({first_line(error)}); "
             f"update onnxruntime or export the bundle again."
         ) from error
 
@@ -53,5 +55,6 @@ def _threads_from_environment() -> int:
     return int(value) if value.isdecimal() else 0
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says, short enough for one sentence."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

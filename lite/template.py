@@ -1,8 +1,8 @@
 """Prompt templates: how a conversation becomes text and special tokens.
 
 Contract: the one copy of the template that training and chat share. A template returns parts for
-`lite.tokenizer.Tokenizer.encode`, so that text written by a person can never become a special token;
-`guard` keeps it from passing for one of the template's headings either.
+`lite.tokenizer.Tokenizer.encode`, so that text written by a person can never become a special
+token; `guard` keeps it from passing for one of the template's headings either.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ class Tokenizer:
         self.special_ids = dict(special_ids)
         self.bos, self.eos = special_ids["<s>"], special_ids["</s>"]
         self.image = special_ids[IMAGE]
+        self._specials = frozenset(special_ids.values())
         self._special_names = re.compile(
             "|".join(re.escape(name) for name in sorted(special_ids, key=len, reverse=True))
         )
@@ -102,9 +103,13 @@ class Tokenizer:
         stream = TextStream(self)
         return "".join(stream.feed(i) for i in ids) + stream.end()
 
+    def unspeakable(self, vocab: int) -> list[int]:
+        """Ids below `vocab` that an answer may not hold: all special tokens but the end."""
+        return sorted(i for i in self._specials if i < vocab and i != self.eos)
+
     def piece_bytes(self, token: int) -> bytes:
         """The UTF-8 bytes that one token stands for."""
-        piece = None if token in self.special_ids.values() else self._bpe.id_to_token(token)
+        piece = None if token in self._specials else self._bpe.id_to_token(token)
         if piece is None:
             return b""
         byte = BYTE_PIECE.fullmatch(piece)

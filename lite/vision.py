@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 
 from lite.bundle import VISION, Bundle
 from lite.images import Picture, digest, to_pixels
@@ -45,7 +46,7 @@ class VisionEncoder:
     def __init__(self, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> None:
         self._bundle = bundle
         self._open = lambda: open_session(bundle.path(VISION), device, threads)
-        self._session = None
+        self._session: ort.InferenceSession | None = None
         self._shape = bundle.manifest.sizes.memory_shape
         self._memory = MemoryCache(MEMORY_BYTES)
         self._disk = DiskCache(cache_dir("visual"), self._shape, DISK_BYTES)

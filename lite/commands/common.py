@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -62,7 +62,6 @@ def entry_point(command: click.Command) -> Callable[[], None]:
 def say(message: str) -> None:
     """One line for the person, on stderr."""
     click.echo(message, err=True)
-
 
 
 def _failed(message: str, code: int) -> int:

@@ -113,18 +113,18 @@ def _read_config(path: Path) -> LlamaConfig:
             f"LLaMA folder in the Hugging Face layout."
         )
     _refuse_unsupported(path, raw)
-    pad = raw.get("pad_token_id")
-    if isinstance(pad, int) and not 0 <= pad < raw.get("vocab_size", 0):
-        # 2023 folders say -1, which an embedding would take for its last row.
-        raw["pad_token_id"] = None
     try:
         config = LlamaConfig(**raw)
         _check_sizes(config)
-    except (TypeError, ValueError, ArithmeticError, KeyError, AttributeError) as error:
+    # transformers validates with classes of its own, and its arithmetic comes before its checks.
+    except Exception as error:
         reason = one_line(error.__cause__ or error)
         raise BadInput(
             f"{path} is not a usable LLaMA config ({reason}); download it again."
         ) from error
+    if config.pad_token_id is not None and not 0 <= config.pad_token_id < config.vocab_size:
+        # Folders of 2023 say -1, which an embedding would take for its last row.
+        config.pad_token_id = None
     return config
 
 

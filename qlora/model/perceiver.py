@@ -65,7 +65,7 @@ class PerceiverResampler(nn.Module):
 
     def forward(self, media: Tensor) -> Tensor:
         latents = self.latents.expand(media.shape[0], -1, -1)
-        for attend, feed in self.layers:  # type: ignore[misc]
+        for attend, feed in (layer.children() for layer in self.layers):
             latents = latents + attend(media, latents)
             latents = latents + feed(latents)
         return self.norm(latents)

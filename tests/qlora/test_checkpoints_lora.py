@@ -1,0 +1,302 @@
+"""Adapters of Multimodal-GPT and of PEFT give the same updates, or one sentence."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from peft.utils.other import get_pattern_key
+from safetensors.torch import save_file
+from torch import nn
+
+from lite.errors import BadInput
+from qlora.checkpoints import LoraDelta, read_lora, read_pickle
+
+LORA = Path(__file__).parent.parent / "fixtures" / "mmgpt-tiny" / "mmgpt-lora.pt"
+PREFIX = "module.lang_encoder.base_model.model."
+Q_PROJ = "model.layers.3.decoder_layer.self_attn.q_proj"
+
+
+def fixture() -> dict[str, Any]:
+    loaded = read_pickle(LORA)
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def saved(folder: Path, content: object) -> Path:
+    torch.save(content, folder / "lora.pt")
+    return folder / "lora.pt"
+
+
+def check_refused(path: Path, *parts: object) -> None:
+    with pytest.raises(BadInput) as error:
+        read_lora(path)
+    text = str(error.value)
+    assert text.endswith(".")
+    assert "\n" not in text
+    assert str(path) in text
+    for part in parts:
+        assert str(part) in text
+
+
+def check_same(found: Path, scaling: float = 1.0) -> None:
+    ours, expected = read_lora(found).deltas, read_lora(LORA).deltas
+    assert set(ours) == set(expected)
+    for module, delta in expected.items():
+        assert torch.equal(ours[module].a, delta.a)
+        assert torch.equal(ours[module].b, delta.b)
+        assert ours[module].scaling == scaling
+
+
+def test_the_fixture_reads() -> None:
+    lora = read_lora(LORA)
+    assert lora.path == LORA
+    # 8 layers with 4 attention matrices, 2 gated blocks with 3 + 2.
+    assert len(lora.deltas) == 8 * 4 + 2 * 5
+    assert {delta.scaling for delta in lora.deltas.values()} == {1.0}
+    assert lora.deltas["model.layers.3.gated_cross_attn_layer.ff.1"].delta().shape == (256, 64)
+    assert Q_PROJ in lora.deltas
+
+
+def test_delta_is_scaled_and_in_float32() -> None:
+    a, b = torch.randn(2, 5).half(), torch.randn(3, 2).half()
+    delta = LoraDelta(a, b, 0.5).delta()
+    assert delta.dtype is torch.float32
+    assert torch.allclose(delta, 0.5 * b.float() @ a.float())
+
+
+def spelled(change: Callable[[str], str]) -> dict[str, Any]:
+    state = fixture()["model_state_dict"]
+    return {change(name): tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda name: name,
+        lambda name: name.removeprefix("module."),
+        lambda name: name.replace(".default", ""),
+        lambda name: name.removeprefix("module.").replace(".default", ""),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize("aliases", [True, False])
+def test_every_spelling_gives_the_same_updates(
+    tmp_path: Path, change: Callable[[str], str], wrapped: bool, aliases: bool
+) -> None:
+    state = spelled(change)
+    if not aliases:
+        state = {n: t for n, t in state.items() if "layers.3.gated_cross_attn_layer." not in n}
+    content = {"model_state_dict": state} if wrapped else state
+    check_same(saved(tmp_path, content | {"tuning_config": fixture()["tuning_config"]}))
+
+
+def test_a_training_checkpoint_reads(tmp_path: Path) -> None:
+    trainer = {"epoch": 0, "optimizer": {"state": {0: {"step": torch.ones(1)}}}, "lr_scheduler": {}}
+    check_same(saved(tmp_path, fixture() | trainer))
+
+
+def test_alpha_is_the_rank_where_no_config_says_otherwise(tmp_path: Path) -> None:
+    check_same(saved(tmp_path, {"model_state_dict": fixture()["model_state_dict"]}))
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_alpha_comes_from_the_config(tmp_path: Path, nested: bool) -> None:
+    content = fixture()
+    tuning = content["tuning_config"] | {"lora_alpha": 8}
+    content["tuning_config"] = {"tuning_config": tuning} if nested else tuning
+    check_same(saved(tmp_path, content), scaling=0.5)
+
+
+@pytest.mark.parametrize(
+    "tuning", [{"lora_r": 8, "lora_alpha": 16}, {"lora_r": 32, "lora_alpha": 8}]
+)
+def test_a_config_of_another_rank_is_refused(tmp_path: Path, tuning: dict[str, int]) -> None:
+    check_refused(saved(tmp_path, fixture() | {"tuning_config": tuning}), "rank 16", "lora_r")
+
+
+@pytest.mark.parametrize(
+    "tuning", [{}, 3, {"lora_r": 16}, {"lora_r": "16", "lora_alpha": 16}, {"lora_alpha": math.nan}]
+)
+def test_an_unusable_config_is_refused(tmp_path: Path, tuning: object) -> None:
+    check_refused(saved(tmp_path, fixture() | {"tuning_config": tuning}), "tuning_config")
+
+
+def change_state(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    content = fixture()
+    change(content["model_state_dict"])
+    return saved(folder, content)
+
+
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_half_a_pair_is_named(tmp_path: Path, side: str) -> None:
+    name = f"{PREFIX}{Q_PROJ}.lora_{side}.default.weight"
+    check_refused(change_state(tmp_path, lambda s: s.pop(name)), f"lora_{side}", Q_PROJ)
+
+
+@pytest.mark.parametrize("value", [torch.ones(64, 8), torch.ones(64), torch.ones(64, 16).int()])
+def test_matrices_that_do_not_fit_are_named(tmp_path: Path, value: torch.Tensor) -> None:
+    name = f"{PREFIX}{Q_PROJ}.lora_B.default.weight"
+    check_refused(change_state(tmp_path, lambda s: s.update({name: value})), Q_PROJ)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "module.perceiver.latents",
+        f"{PREFIX}{Q_PROJ}.weight",
+        f"{PREFIX}{Q_PROJ}.lora_A.other.weight",
+        f"{PREFIX}model.embed_tokens.lora_embedding_A.default",
+    ],
+)
+def test_what_is_no_lora_matrix_is_named(tmp_path: Path, name: str) -> None:
+    path = change_state(tmp_path, lambda s: s.update({name: torch.ones(2, 2)}))
+    check_refused(path, name.removeprefix("module."))
+
+
+def test_aliases_that_differ_are_refused(tmp_path: Path) -> None:
+    name = f"{PREFIX}gated_cross_attn_layers.3.ff.1.lora_A.default.weight"
+    path = change_state(tmp_path, lambda s: s.update({name: s[name] + 1}))
+    check_refused(path, "model.layers.3.gated_cross_attn_layer.ff.1")
+
+
+def test_two_spellings_of_one_matrix_are_refused(tmp_path: Path) -> None:
+    name = f"{PREFIX}{Q_PROJ}.lora_A.default.weight"
+    for other in (name.replace(".default", ""), name.removeprefix("module.")):
+        check_refused(change_state(tmp_path, lambda s, o=other: s.update({o: s[name]})))
+
+
+@pytest.mark.parametrize("content", [{}, {"model_state_dict": {}}, [], {"tuning_config": None}])
+def test_a_file_without_matrices_is_refused(tmp_path: Path, content: object) -> None:
+    check_refused(saved(tmp_path, content))
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj = nn.Linear(6, 4, bias=False), nn.Linear(6, 4, bias=False)
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(), Layer()])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return sum(layer.q_proj(x) + layer.k_proj(x) for layer in self.layers)  # type: ignore[return-value]
+
+
+def adapter(folder: Path, **settings: Any) -> tuple[Path, nn.Module]:
+    """An adapter folder as PEFT writes it, with non-zero B, and the model that wrote it."""
+    options = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "k_proj"]} | settings
+    model = peft.get_peft_model(Model(), peft.LoraConfig(**options))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    model.save_pretrained(folder)
+    return folder, model
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"layers.1.k_proj": 3}},
+        {"rank_pattern": {"layers.0.*": 2, "^layers.1.q_proj": 3}, "use_rslora": True},
+        {"init_lora_weights": "gaussian", "lora_dropout": 0.1},
+    ],
+)
+def test_peft_folders_merge_as_peft_merges_them(tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder, model = adapter(tmp_path / "adapter", **settings)
+    lora = read_lora(folder)
+    assert lora.path == folder
+    base = {
+        name.removesuffix(".base_layer"): module.weight.clone()
+        for name, module in model.base_model.model.named_modules()
+        if name.endswith(".base_layer")
+    }
+    merged = model.merge_and_unload()
+    assert set(lora.deltas) == set(base)
+    for name, delta in lora.deltas.items():
+        weight = merged.get_submodule(name).weight
+        assert torch.allclose(base[name] + delta.delta(), weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("module", ["layers.1.q_proj", "layers.11.q_proj", "q_proj", "x.k_proj"])
+def test_patterns_match_as_in_peft(tmp_path: Path, module: str) -> None:
+    from qlora.checkpoints.adapter_config import AdapterConfig
+
+    patterns = {"1.q_proj": 2, "^q_proj": 3, "layers.*": 5, "k_proj|v": 7}
+    config = AdapterConfig(1, 1.0, patterns, {}, False)
+    assert config.rank(module) == patterns.get(get_pattern_key(patterns.keys(), module), 1)
+
+
+def test_an_adapter_in_torch_format_reads(tmp_path: Path) -> None:
+    folder, _ = adapter(tmp_path)
+    expected = read_lora(folder).deltas
+    from safetensors.torch import load_file
+
+    torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").unlink()
+    assert set(read_lora(folder).deltas) == set(expected)
+
+
+def change_config(folder: Path, **values: object) -> Path:
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | values))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"use_dora": True},
+        {"modules_to_save": ["lm_head"]},
+        {"bias": "all"},
+        {"lora_bias": True},
+        {"fan_in_fan_out": True},
+        {"layer_replication": [[0, 1]]},
+        {"trainable_token_indices": [1]},
+        {"target_parameters": ["w"]},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "loftq"},
+        {"invented_later": 1},
+        {"peft_type": "IA3"},
+        {"r": 5},
+        {"r": None},
+        {"lora_alpha": "8"},
+        {"rank_pattern": {"(": 4}},
+        {"rank_pattern": [1]},
+        {"alpha_pattern": {"q_proj": None}},
+    ],
+)
+def test_adapters_that_are_more_than_lora_are_refused(
+    tmp_path: Path, values: dict[str, object]
+) -> None:
+    folder, _ = adapter(tmp_path)
+    check_refused(change_config(folder, **values), "adapter_config.json")
+
+
+def test_weights_beside_the_lora_matrices_are_named(tmp_path: Path) -> None:
+    folder, _ = adapter(tmp_path)
+    name = "base_model.model.layers.0.q_proj.lora_magnitude_vector"
+    save_file({name: torch.ones(4)}, folder / "adapter_model.safetensors")
+    check_refused(folder, name)
+
+
+@pytest.mark.parametrize("lost", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_incomplete_adapter_folder_is_refused(tmp_path: Path, lost: str) -> None:
+    folder, _ = adapter(tmp_path)
+    (folder / lost).unlink()
+    check_refused(folder, lost)
+
+
+def test_one_file_of_an_adapter_folder_is_refused(tmp_path: Path) -> None:
+    folder, _ = adapter(tmp_path)
+    check_refused(folder / "adapter_model.safetensors", "adapter_config.json")
