@@ -62,7 +62,7 @@ class Graph:
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
         """Declare a graph input; strings name dynamic axes."""
-        value = ir.Input(name, ir.Shape(shape), ir.TensorType(dtype))
+        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
         self._inputs.append(value)
         return value
 

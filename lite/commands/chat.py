@@ -160,3 +160,6 @@ def _statistics(t: Any) -> str:
 
 
 main = entry_point(command)
+
+if __name__ == "__main__":
+    main()

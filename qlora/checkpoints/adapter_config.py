@@ -87,9 +87,9 @@ def read_adapter_config(path: Path) -> AdapterConfig:
         if name not in _NEUTRAL and value not in (None, False, 0, "", [], {})
     ]
     if raw.get("bias", "none") != "none":
-        refused.append(f"bias={raw['bias']}")
+        refused.append(f"bias={raw['bias']!r}")
     if raw.get("init_lora_weights") not in _PLAIN_INIT:
-        refused.append(f"init_lora_weights={raw['init_lora_weights']}")
+        refused.append(f"init_lora_weights={raw['init_lora_weights']!r}")
     if refused:
         raise BadInput(
             f"{path} sets {some(refused)}, which changes more than plain LoRA matrices do; train "

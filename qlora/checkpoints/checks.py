@@ -32,8 +32,8 @@ def one_line(error: BaseException) -> str:
 
 
 def some(names: Iterable[str], limit: int = 3) -> str:
-    """`a, b, c and 5 more`: as many names as a sentence can carry."""
-    listed = list(names)
+    """`a, b, c and 5 more`: as many names as a sentence can carry, on one line."""
+    listed = [name if name.isprintable() else ascii(name) for name in names]
     rest = len(listed) - limit
     return ", ".join(listed[:limit]) + (f" and {rest} more" if rest > 0 else "")
 

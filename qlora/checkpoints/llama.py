@@ -136,14 +136,14 @@ def _refuse_unsupported(path: Path, raw: dict[str, Any]) -> None:
     }
     found = [text for key, text in refused.items() if raw.get(key)]
     if raw.get("hidden_act", "silu") != "silu":
-        found.append(f"the activation {raw['hidden_act']}")
+        found.append(f"the activation {raw['hidden_act']!r}")
     for key in ("rope_scaling", "rope_parameters"):
         rope = raw.get(key)
         if not isinstance(rope, dict):
             continue
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default":
-            found.append(f"{kind} RoPE scaling")
+            found.append(f"{kind!r} RoPE scaling")
         if rope.get("partial_rotary_factor", 1.0) != 1.0:
             found.append("partial RoPE")
     if found:

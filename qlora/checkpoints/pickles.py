@@ -106,6 +106,7 @@ def state_dict_of(loaded: object, path: Path) -> dict[str, torch.Tensor]:
 def _is_weight(name: object, value: object) -> bool:
     return (
         isinstance(name, str)
+        and name.isprintable()
         and isinstance(value, torch.Tensor)
         and value.layout is torch.strided
         and value.device.type == "cpu"

@@ -9,6 +9,7 @@ the shorter left part goes first.
 Settings of the trainer or normalizer that this cannot reproduce are refused.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ def read_sentencepiece(path: Path) -> Pieces:
             f"{path} is not a sentencepiece model ({one_line(error)}); download it again."
         ) from error
     _refuse_unsupported(model, path)
+    if not all(isinstance(p.piece, str) and math.isfinite(p.score) for p in model.pieces):
+        raise BadInput(f"{path} holds damaged pieces or scores; download it again.")
     vocab = {piece.piece: i for i, piece in enumerate(model.pieces)}
     if len(vocab) != len(model.pieces):
         raise BadInput(f"{path} holds a piece twice; download it again.")
@@ -143,5 +146,5 @@ def _special_id(
     piece: str, of_type: Mapping[int, list[str]], vocab: Mapping[str, int], path: Path
 ) -> int:
     if piece not in of_type[_CONTROL]:
-        raise BadInput(f"{path} has no control piece {piece}; give the LLaMA tokenizer.")
+        raise BadInput(f"{path} has no control piece {piece!r}; give the LLaMA tokenizer.")
     return vocab[piece]

@@ -151,6 +151,8 @@ def _open_safetensors(path: Path) -> TensorSource:
 
 
 def _entry(handle: Any, path: Path, name: str) -> TensorEntry:
+    if not name.isprintable():
+        raise BadInput(f"{path} holds a tensor called {name!a}; download it again.")
     header = handle.get_slice(name)
     stored = header.get_dtype()
     if stored not in _DTYPES:

@@ -48,7 +48,7 @@ def read_tokenizer_json(path: Path, named: Mapping[str, str | None]) -> Pieces:
     for kind, token in tokens.items():
         if token not in vocab:
             raise BadInput(
-                f"{path} does not hold the {kind.upper()} token {token}; correct "
+                f"{path} does not hold the {kind.upper()} token {token!r}; correct "
                 f"tokenizer_config.json."
             )
     return Pieces(vocab, merges, tokens["unk"], vocab[tokens["bos"]], vocab[tokens["eos"]])

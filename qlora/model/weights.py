@@ -26,11 +26,13 @@ from qlora.checkpoints import (
     TensorSource,
     TokenizerFiles,
     gated_layers,
+    merged,
     read_clip,
     read_flamingo,
     read_llama,
     read_lora,
     read_tokenizer,
+    renamed,
 )
 from qlora.model.config import DIM_HEAD, FlamingoConfig
 
@@ -77,31 +79,6 @@ class LoraMerged(TensorSource):
 
     def where(self, name: str) -> Path:
         return self.weights.where(name)
-
-
-class Joined(TensorSource):
-    """Several sources under one roof, each name looked up where it comes from."""
-
-    def __init__(self, places: Mapping[str, tuple[TensorSource, str]]) -> None:
-        self.places = places
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        source, inner = self.places[name]
-        return source[inner]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        source, inner = self.places[name]
-        return source.shape(inner)
-
-    def where(self, name: str) -> Path:
-        source, inner = self.places[name]
-        return source.where(inner)
 
 
 @dataclass(frozen=True)
@@ -168,16 +145,20 @@ def read_weights(
 def _join(
     decoder: LlamaCheckpoint, vision: ClipCheckpoint, connector: TensorSource
 ) -> TensorSource:
-    places = {name: (connector, name) for name in connector}
-    for name in vision.tensors:
-        if name not in UNUSED_VISION:
-            places[f"vision_encoder.{name}"] = (vision.tensors, name)
-    for name in decoder.tensors:
-        # OpenFlamingo's embedding has the added tokens, so it takes the place of LLaMA's own.
-        if name != "model.embed_tokens.weight":
-            wrapped = re.sub(r"^(model\.layers\.\d+)\.", r"\1.decoder_layer.", name)
-            places[f"lang_encoder.{wrapped}"] = (decoder.tensors, name)
-    return Joined(places)
+    """All tensors under the names of `qlora.model.Flamingo`'s parameters."""
+
+    def in_vision(name: str) -> str | None:
+        return None if name in UNUSED_VISION else f"vision_encoder.{name}"
+
+    def in_decoder(name: str) -> str | None:
+        if name == "model.embed_tokens.weight":
+            return None  # OpenFlamingo's has the added tokens, and takes its place
+        wrapped = re.sub(r"^(model\.layers\.\d+)\.", r"\1.decoder_layer.", name)
+        return f"lang_encoder.{wrapped}"
+
+    return merged(
+        connector, renamed(vision.tensors, in_vision), renamed(decoder.tensors, in_decoder)
+    )
 
 
 def _config(

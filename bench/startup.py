@@ -1,0 +1,77 @@
+"""From the start of the process to the first piece of an answer.
+
+Contract: starts `lite-chat` as a person would, again and again, and beside it, in turns, the least
+that any ONNX Runtime program must do (start Python and import onnxruntime); prints both with their
+ratio. The visual cache is empty at each start, so the image is really encoded.
+
+Example: python -m bench.startup -m tiny-bundle tests/fixtures/mmgpt-tiny/images/0.png
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import click
+import onnxruntime
+
+BARE = [sys.executable, "-c", "import onnxruntime; print('x', flush=True)"]
+
+
+def first_byte(command: list[str], environment: dict[str, str]) -> float:
+    """Seconds until a command writes to stdout."""
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    ) as process:
+        assert process.stdout is not None
+        byte = process.stdout.read(1)
+        seconds = time.perf_counter() - start
+        process.stdout.read()
+    if process.returncode or not byte:
+        raise click.ClickException(f"{' '.join(command)} failed; run it by hand to see why.")
+    return seconds
+
+
+@click.command()
+@click.argument("image")
+@click.option("-m", "--model", required=True, help="Bundle.")
+@click.option("--repeat", default=10, show_default=True, help="Starts of each.")
+def main(image: str, model: str, repeat: int) -> None:
+    """Measure the time to the first token of lite-chat."""
+    chat = [sys.executable, "-m", "lite.commands.chat", image, "-m", model, "-p", "What is this?"]
+    times: dict[str, list[float]] = {"lite-chat": [], "import onnxruntime": []}
+    for _ in range(repeat):
+        with tempfile.TemporaryDirectory() as cache:
+            environment = {**os.environ, "MMGPT_LITE_CACHE": cache}
+            times["lite-chat"].append(first_byte(chat, environment))
+            times["import onnxruntime"].append(first_byte(BARE, environment))
+    report = {
+        "command": "python -m bench.startup " + " ".join(sys.argv[1:]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "onnxruntime": onnxruntime.__version__,
+        "seconds": {
+            name: {
+                "min": round(min(values), 3),
+                "median": round(statistics.median(values), 3),
+                "max": round(max(values), 3),
+            }
+            for name, values in times.items()
+        },
+        "ratio": round(
+            statistics.median(times["lite-chat"]) / statistics.median(times["import onnxruntime"]),
+            2,
+        ),
+    }
+    click.echo(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
