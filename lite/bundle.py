@@ -30,6 +30,8 @@ REQUIRED = (VISION, DECODER, TOKENIZER)
 # once, and again when their size or time of change differs.
 ALWAYS_HASHED = 1 << 26
 CHUNK = 1 << 20
+# Ids are int32 at the narrowest place they pass through.
+MAX_ID = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -135,14 +137,17 @@ class Manifest:
         for name, value in asdict(self.sizes).items():
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} is {value!r}")
-        for token in ("<s>", "</s>", "<image>"):
-            if type(self.special_ids[token]) is not int:
-                raise ValueError(f"the id of {token} is {self.special_ids[token]!r}")
+        if type(self.template) is not str:
+            raise ValueError(f"the template is {self.template!r}")
+        for token in ("<s>", "</s>", "<image>", *self.special_ids):
+            value = self.special_ids[token]
+            if not token or type(value) is not int or not 0 <= value < MAX_ID:
+                raise ValueError(f"the id of {token!r} is {value!r}")
         for name in REQUIRED:
             if name not in self.files:
                 raise KeyError(name)
         for name, record in self.files.items():
-            if Path(name).name != name or name in ("", ".", "..") or "\\" in name:
+            if Path(name).name != name or name in ("", ".", "..") or set(name) & {"\\", "\0"}:
                 raise ValueError(f"the file name {name!r} is not a plain name")
             if type(record.size) is not int or record.size < 0:
                 raise ValueError(f"the size of {name} is {record.size!r}")
@@ -167,11 +172,17 @@ class Bundle:
             BadInput: anything is missing, truncated, altered, or would lead out of the folder.
         """
         folder = Path(folder)
-        manifest = read_manifest(folder)
-        for name, record in manifest.files.items():
-            _check_file(folder / name, record, hashing)
-        for graph in (VISION, DECODER):
-            _check_locations(folder / graph, manifest.files)
+        try:
+            manifest = read_manifest(folder)
+            for name, record in manifest.files.items():
+                _check_file(folder / name, record, hashing)
+            for graph in (VISION, DECODER):
+                _check_locations(folder / graph, manifest.files)
+        except OSError as error:
+            raise BadInput(
+                f"The bundle {folder} cannot be read ({error.strerror}: {error.filename}); "
+                f"check the path and who may read it."
+            ) from None
         return cls(folder, manifest)
 
     def path(self, name: str) -> Path:
@@ -180,9 +191,12 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """sha256 over the records of all files: two bundles of one digest are the same model."""
-        records = {name: record.sha256 for name, record in sorted(self.manifest.files.items())}
-        return hashlib.sha256(json.dumps(records).encode()).hexdigest()
+        """sha256 over the manifest without its proofs: bundles of one digest are the same model.
+
+        The files alone do not tell: one graph serves both attend rules.
+        """
+        claims = {key: value for key, value in self.manifest.to_json().items() if key != "proofs"}
+        return hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()
 
     @property
     def vision_digest(self) -> str:
@@ -214,7 +228,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         data = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(
             f"{path} is damaged or incomplete ({error}); export the bundle again."
         ) from None
@@ -264,7 +278,10 @@ class _Remembered:
         self._note = cache_dir("verified") / hashlib.sha256(stamp.encode()).hexdigest()
 
     def known(self) -> bool:
-        return self._note.is_file()
+        try:
+            return self._note.is_file()
+        except OSError:  # a cache that cannot be read is as good as none
+            return False
 
     def remember(self) -> None:
         try:

@@ -141,6 +141,8 @@ class Chat:
         """
         if not text.strip():
             raise BadInput("The question is empty; write something to ask.")
+        for part in (self.system, text):
+            _check_unicode(part)
         if max_tokens < 1:
             raise BadInput(f"max_tokens is {max_tokens}; give a number from 1.")
         sampler = Sampler(_settings(sampling))
@@ -183,6 +185,7 @@ class Chat:
         self.exchanges.append(exchange)
         try:
             yield from self._make_room(timings, min(max_tokens, self._model.context // FREED))
+            self._check_length()
             yield from self._generate(exchange, max_tokens, sampler, timings, progress)
         except BaseException:  # Ctrl-C and a reader that stops early included
             if not exchange.answer_ids:
@@ -219,16 +222,18 @@ class Chat:
             heir.images = oldest.images + heir.images
             heir.names = oldest.names + heir.names
             dropped += 1
-        if free < 1:
-            length, context = self._model.context - free, self._model.context
+        if dropped and free > 0:
+            turns = "The oldest turn was" if dropped == 1 else f"The {dropped} oldest turns were"
+            note = f"{turns} dropped to make room in the context; the images stay."
+            yield Piece("", None, 0.0, timings, note)
+
+    def _check_length(self) -> None:
+        length, context = len(self.prompt()[0]), self._model.context
+        if length >= context:
             raise BadInput(
                 f"The prompt has {length} tokens but the model's context holds {context}, the "
                 f"answer included; shorten it."
             )
-        if dropped:
-            turns = "The oldest turn was" if dropped == 1 else f"The {dropped} oldest turns were"
-            note = f"{turns} dropped to make room in the context; the images stay."
-            yield Piece("", None, 0.0, timings, note)
 
     def _generate(
         self,
@@ -275,9 +280,11 @@ class Chat:
                         timings.finish = "length"
                         break
                 logits = decoder.logits(ids, images)
-        finally:
-            rest = text.end()
-        if rest:
+        except BaseException:
+            text.interrupt()
+            raise
+        rest = text.end()
+        if rest or not timings.new_tokens:
             yield Piece(rest, None, 0.0, timings)
 
 
@@ -288,9 +295,10 @@ class _AnswerText:
         self._exchange = exchange
         self._stream = stream
         self._stops = stops
-        self._held = ""
+        # An answer begins after the newline of its heading, which a stop text may begin with.
+        self._held = "\n"
+        self._decoded = len(self._held)
         self._lengths: list[int] = []  # characters decoded up to and including each token
-        self._decoded = 0
         self.stopped = False
 
     def feed(self, token: int) -> str:
@@ -300,8 +308,6 @@ class _AnswerText:
         self._decoded += len(new)
         self._lengths.append(self._decoded)
         self._held += new
-        if not self._exchange.answer:
-            self._held = self._held.lstrip()
         for stop in self._stops:
             at = self._held.find(stop)
             if at >= 0:
@@ -316,17 +322,27 @@ class _AnswerText:
         self._held += self._stream.end()
         return self._show(len(self._held))
 
+    def interrupt(self) -> None:
+        """Forget what was held back: nobody has seen it."""
+        if not self.stopped:
+            self._forget_held()
+
     def _stop(self, at: int) -> str:
         """End before the stop text: neither it nor its tokens stay in the conversation."""
         self.stopped = True
-        kept_characters = self._decoded - (len(self._held) - at)
         shown = self._show(at)
-        kept = int(np.searchsorted(self._lengths, kept_characters, side="right"))
-        del self._exchange.answer_ids[kept:]
+        self._forget_held()
         return shown
+
+    def _forget_held(self) -> None:
+        shown = self._decoded - len(self._held)
+        kept = int(np.searchsorted(self._lengths, shown, side="right"))
+        del self._exchange.answer_ids[kept:]
 
     def _show(self, count: int) -> str:
         shown, self._held = self._held[:count], self._held[count:]
+        if not self._exchange.answer:
+            shown = shown.lstrip()
         self._exchange.answer += shown
         return shown
 
@@ -334,6 +350,13 @@ class _AnswerText:
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that is a beginning of `stop`."""
     return next((n for n in range(min(len(text), len(stop)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadInput("The text holds half a character (not valid Unicode); retype it.") from None
 
 
 def _settings(sampling: dict[str, Any]) -> Sampling:

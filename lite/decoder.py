@@ -91,7 +91,7 @@ class Decoder:
     def _checked(
         self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory]
     ) -> tuple[np.ndarray, np.ndarray]:
-        ids = np.asarray(ids, dtype=np.int64)
+        ids = np.array(ids, dtype=np.int64)  # a copy: the caller may go on writing to theirs
         if ids.ndim != 1 or ids.size == 0:
             raise BadInput("There are no tokens to run; give at least one.")
         if ids.size > self.context:
@@ -191,12 +191,12 @@ class Decoder:
     def _check_graph(self, bundle: Bundle) -> None:
         """The manifest's sizes against the graph's own, before anything is allocated by them."""
         s = self._sizes
-        expected = {f"past.{i}.{part}" for i in range(s.layers) for part in ("key", "value")}
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
         shapes = {end.name: end.shape for end in ends}
         memory = [*s.memory_shape[:3], None, s.visual_head_dim]
+        past = sum(name.startswith("past.") for name in shapes)
         fits = (
-            expected == {name for name in shapes if name.startswith("past.")}
+            past == 2 * s.layers
             and shapes["past.0.key"][1::2] == [s.kv_heads, s.head_dim]
             and all(a in (b, None) for a, b in zip(memory, shapes["visual_memory"], strict=True))
             and shapes["logits"][-1] == s.vocab

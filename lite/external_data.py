@@ -57,6 +57,8 @@ def _length_delimited(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
+        if tag >> 32:  # protobuf drops the upper bits, and would see another field than we do
+            raise ValueError("field number too large")
         kind = tag & 7
         if kind == 0:
             _, at = _varint(data, at)
@@ -72,6 +74,8 @@ def _length_delimited(data: memoryview) -> Iterator[tuple[int, memoryview]]:
             at += size
         else:
             raise ValueError(f"wire type {kind}")
+        if at > len(data):
+            raise ValueError("a field runs past the end")
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ Filters apply in the customary order: repetition penalty, temperature, top-k, to
 
 from __future__ import annotations
 
-import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,10 +49,12 @@ class Sampling:
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
+            if not low <= value <= high:  # NaN included
                 raise BadInput(f"{name} is {value}; give a value from {low} to {high}.")
-        if self.seed is not None and self.seed < 0:
-            raise BadInput(f"seed is {self.seed}; give a whole number from 0.")
+        for name in ("top_k", "seed"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, numbers.Integral) and value >= 0):
+                raise BadInput(f"{name} is {value}; give a whole number from 0.")
 
 
 class Sampler:
@@ -75,7 +77,7 @@ class Sampler:
         if s.temperature == 0.0:
             return int(logits.argmax())
         order = np.argsort(-logits, kind="stable")
-        probabilities = _softmax(logits[order].astype(np.float64) / s.temperature)
+        probabilities = _softmax(logits[order].astype(np.float64), s.temperature)
         keep = _kept(probabilities, s)
         probabilities = probabilities[:keep] / probabilities[:keep].sum()
         return int(order[self._random.choice(keep, p=probabilities)])
@@ -108,6 +110,8 @@ def _penalized(
     return logits
 
 
-def _softmax(x: np.ndarray) -> np.ndarray:
-    exps = np.exp(x - x.max())
+def _softmax(x: np.ndarray, temperature: float) -> np.ndarray:
+    # Shifted before it is divided: the largest stays 0 for the smallest of temperatures.
+    with np.errstate(over="ignore"):
+        exps = np.exp((x - x.max()) / temperature)
     return exps / exps.sum()

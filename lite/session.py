@@ -54,7 +54,7 @@ def save(chat: Chat, model: Model, path: Path) -> None:
     }
     encoded = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     payload = io.BytesIO()
-    np.savez(payload, allow_pickle=False, **{HEADER: encoded}, **memories)
+    np.savez(payload, **{HEADER: encoded}, **memories)
     body = payload.getvalue()
     _write(path, MAGIC + hashlib.sha256(body).digest() + body)
 

@@ -15,6 +15,12 @@ from lite.tokenizer import IMAGE, Special
 
 Part = str | Special
 
+# A line that reads like a heading of an Alpaca template. U+2581 is how SentencePiece writes a
+# space, so that in a text it gives the same token as one.
+HEADING = re.compile(
+    r"^(?=#+(?:[^\S\n]|\u2581)*(?:image|instruction|input|response)\b)", re.I | re.M
+)
+
 
 @dataclass(frozen=True)
 class Template:
@@ -50,8 +56,7 @@ class Template:
 
         With it the line's token ids differ from the heading's, so it cannot open or end a turn.
         """
-        heading = re.compile(r"^(?=#+[^\S\n]*(?:image|instruction|input|response)\b)", re.I | re.M)
-        return heading.sub(" ", re.sub(r"\r\n?", "\n", text))
+        return HEADING.sub(" ", re.sub(r"\r\n?", "\n", text))
 
 
 # Multimodal-GPT, mmgpt/datasets/*.py and app.py at 9c73e47.

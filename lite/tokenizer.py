@@ -19,6 +19,7 @@ from tokenizers import Tokenizer as BpeTokenizer
 from lite.errors import BadInput
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+UNKNOWN = "<unk>"
 
 
 class Special(str):
@@ -110,7 +111,7 @@ class Tokenizer:
     def piece_bytes(self, token: int) -> bytes:
         """The UTF-8 bytes that one token stands for."""
         piece = None if token in self._specials else self._bpe.id_to_token(token)
-        if piece is None:
+        if piece is None or piece == UNKNOWN:
             return b""
         byte = BYTE_PIECE.fullmatch(piece)
         if byte:

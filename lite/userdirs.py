@@ -12,8 +12,11 @@ from pathlib import Path
 
 
 def cache_dir(name: str) -> Path:
-    """The folder for one kind of cached thing; it may not exist yet."""
-    return _root() / name
+    """The folder for one kind of cached thing; it may not exist yet, and perhaps never can."""
+    try:
+        return _root() / name
+    except RuntimeError:  # a user without a home folder, as containers have them
+        return Path(os.devnull) / name
 
 
 def _root() -> Path:

@@ -7,6 +7,7 @@ bit-equal to what the graph computed, or it is not used.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -19,8 +20,9 @@ import numpy as np
 import onnxruntime as ort
 
 from lite.bundle import VISION, Bundle
+from lite.errors import BadInput, LiteError
 from lite.images import Picture, digest, to_pixels
-from lite.runtime import open_session
+from lite.runtime import first_line, open_session
 from lite.userdirs import cache_dir
 
 MEMORY_BYTES = 256 << 20
@@ -45,7 +47,7 @@ class VisionEncoder:
 
     def __init__(self, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> None:
         self._bundle = bundle
-        self._open = lambda: open_session(bundle.path(VISION), device, threads)
+        self._options = (device, threads)
         self._session: ort.InferenceSession | None = None
         self._shape = bundle.manifest.sizes.memory_shape
         self._memory = MemoryCache(MEMORY_BYTES)
@@ -85,8 +87,28 @@ class VisionEncoder:
         if self._session is None:  # opened late: a cached image needs no vision graph at all
             self._session = self._open()
         names = ["resampled_tokens", "visual_memory"]
-        resampled, memory = self._session.run(names, {"pixels": pixels})
+        try:
+            resampled, memory = self._session.run(names, {"pixels": pixels})
+        except Exception as error:
+            raise LiteError(
+                f"ONNX Runtime failed in the vision graph ({first_line(error)}); "
+                f"update onnxruntime or export the bundle again."
+            ) from error
         return resampled, memory
+
+    def _open(self) -> ort.InferenceSession:
+        session = open_session(self._bundle.path(VISION), *self._options)
+        size = self._bundle.manifest.preprocessing.size
+        shapes = {end.name: end.shape for end in (*session.get_inputs(), *session.get_outputs())}
+        if (
+            shapes.get("pixels", [])[2:] != [size, size]
+            or tuple(shapes.get("visual_memory", [])[1:]) != self._shape
+        ):
+            raise BadInput(
+                f"The manifest of {self._bundle.folder} does not describe its vision graph; "
+                f"export the bundle again."
+            )
+        return session
 
 
 class MemoryCache:
@@ -124,9 +146,10 @@ class DiskCache:
         path = self._path(key)
         try:
             data = path.read_bytes()
-            os.utime(path)  # makes it the most recently used
         except OSError:
             return None
+        with contextlib.suppress(OSError):  # a folder that is read-only serves all the same
+            os.utime(path)  # makes it the most recently used
         sha, values = data[:32], data[32:]
         if hashlib.sha256(values).digest() != sha or len(values) != 4 * np.prod(self._shape):
             return None
@@ -138,9 +161,13 @@ class DiskCache:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # mkstemp gives mode 0600; the rename makes the file appear whole or not at all.
             handle, temporary = tempfile.mkstemp(dir=self._folder, suffix=".part")
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(values).digest() + values)
-            Path(temporary).replace(self._path(key))
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(hashlib.sha256(values).digest() + values)
+                Path(temporary).replace(self._path(key))
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
             self._trim()
         except OSError:
             return

@@ -28,7 +28,8 @@ NAME stands for a whole set: mmgpt-9b is the published Multimodal-GPT
 shows the commands and answers nonsense. Without NAME, or to replace a part
 of it, name the checkpoints: paths, hub ids (org/name, org/name/file) or
 addresses. CLIP is an open_clip model name and pretrained tag, or a config
-file and a weights file.
+file and a weights file (OpenAI's weights in a file go with the name
+ViT-L-14-quickgelu).
 
 Example: lite-export --llama llama-7b --flamingo checkpoint.pt --lora mmgpt-lora.pt -o bundle
 """
@@ -172,3 +173,7 @@ def _report(manifest: Manifest, output: Path, as_json: bool) -> None:
 
 
 main = entry_point(command)
+
+
+if __name__ == "__main__":
+    main()

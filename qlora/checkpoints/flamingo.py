@@ -26,6 +26,11 @@ _PERCEIVER_LAYER = re.compile(r"perceiver\.layers\.(\d+)\..+")
 # (pattern of the name, what the file is, where to go from there)
 _REFUSED = (
     (
+        r".*\.lora_",
+        "holds LoRA matrices",
+        "give it as the LoRA and OpenFlamingo's checkpoint.pt here",
+    ),
+    (
         r"perceiver\.(frame_embs|media_time_embs)",
         "is a checkpoint for video",
         "give one that was trained on images",
@@ -40,11 +45,6 @@ _REFUSED = (
         r"|lang_encoder\.(lm_head|model\.norm)\.",
         "is a dump of the whole model rather than OpenFlamingo's checkpoint.pt",
         "give the checkpoint.pt, or save the tensors of perceiver, gated blocks and embed_tokens",
-    ),
-    (
-        r".*\.lora_",
-        "holds LoRA matrices",
-        "give it as the LoRA and OpenFlamingo's checkpoint.pt here",
     ),
 )
 

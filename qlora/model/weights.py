@@ -25,6 +25,7 @@ from qlora.checkpoints import (
     LoraDelta,
     TensorSource,
     TokenizerFiles,
+    cross_attn_interval,
     gated_layers,
     merged,
     read_clip,
@@ -76,6 +77,9 @@ class LoraMerged(TensorSource):
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.weights.shape(name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return torch.float32 if name in self.deltas else self.weights.dtype(name)
 
     def where(self, name: str) -> Path:
         return self.weights.where(name)
@@ -179,11 +183,12 @@ def _config(
             f"The embeddings in {where} have width {hidden} but the LLaMA in {decoder.folder} has "
             f"{decoder.config.hidden_size}; use the LLaMA that this checkpoint was trained with."
         )
-    if gated[-1] >= decoder.config.num_hidden_layers:
+    layers, interval = decoder.config.num_hidden_layers, cross_attn_interval(connector)
+    if gated != tuple(range(interval - 1, layers, interval)):
         raise BadInput(
-            f"{where} has a gated block before layer {gated[-1]} but the LLaMA in "
-            f"{decoder.folder} has {decoder.config.num_hidden_layers} layers; "
-            f"use the LLaMA that this checkpoint was trained with."
+            f"{where} has gated blocks before layers {', '.join(map(str, gated))}, which does not "
+            f"fit the {layers} layers of the LLaMA in {decoder.folder}; "
+            f"use the LLaMA that this checkpoint was trained with, and the complete checkpoint."
         )
     depth = 1 + max(int(name.split(".")[2]) for name in connector if ".layers." in name[:18])
     block = f"lang_encoder.model.layers.{gated[0]}.gated_cross_attn_layer.attn.to_q.weight"

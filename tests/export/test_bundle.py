@@ -1,0 +1,129 @@
+"""An export ends as a whole bundle or as nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import export.bundle
+import lite
+from export.bundle import write_bundle
+from export.precision import INT8
+from export.proof import Proof
+from export.verify import prove
+from lite.bundle import MANIFEST
+from lite.errors import BadInput, LiteError
+from qlora.model import read_weights
+from tests.conftest import CASES, CHECKPOINTS, LORA
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return read_weights(**CHECKPOINTS, lora=LORA)
+
+
+def unproved(bundle):
+    return []
+
+
+def test_the_chain_of_proofs_holds_and_is_kept(weights, tmp_path):
+    manifest = write_bundle(weights, tmp_path / "b", INT8, lambda b: prove(b, weights, INT8))
+    kept = json.loads((tmp_path / "b" / MANIFEST).read_text())["proofs"]
+    assert kept == manifest.proofs
+    assert [proof["step"] for proof in kept] == [
+        "preprocessing",
+        "token ids",
+        "adapter merged",
+        "ONNX fp32",
+        "ONNX int8",
+        "ONNX int8",
+        "second turn",
+    ]
+    assert all(proof["holds"] for proof in kept)
+
+
+def test_a_bundle_beyond_its_limit_is_refused_and_nothing_remains(weights, tmp_path):
+    with pytest.raises(LiteError, match=r"refused: ONNX int8 against ONNX fp32 .* over the limit"):
+        write_bundle(weights, tmp_path / "b", INT8, lambda b: prove(b, weights, INT8, max_kl=0.0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_that_is_not_a_number_does_not_hold():
+    assert not Proof("a", "b", "c", float("nan"), 1.0).holds
+
+
+def test_an_existing_bundle_is_replaced_only_when_told(weights, tmp_path):
+    out = tmp_path / "b"
+    write_bundle(weights, out, INT8, unproved)
+    before = (out / MANIFEST).read_bytes()
+    with pytest.raises(BadInput, match="exists already"):
+        write_bundle(weights, out, INT8, unproved)
+    write_bundle(weights, out, INT8, unproved, force=True)
+    assert (out / MANIFEST).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_force_never_deletes_what_is_not_a_bundle(weights, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    with pytest.raises(BadInput, match="not a bundle"):
+        write_bundle(weights, tmp_path / "photos", INT8, unproved, force=True)
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupted_export_leaves_the_old_bundle_as_it_was(weights, tmp_path, error):
+    out = tmp_path / "b"
+    write_bundle(weights, out, INT8, unproved)
+
+    def interrupted(bundle):
+        raise error
+
+    with pytest.raises((KeyboardInterrupt, OSError)):
+        write_bundle(weights, out, INT8, interrupted, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    lite.load(out).score(CASES[2]["ids"])
+
+
+def test_a_full_disk_is_foreseen(weights, tmp_path, monkeypatch):
+    usage = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
+    monkeypatch.setattr(export.bundle.shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(BadInput, match=r"needs about .* GB and .* free"):
+        write_bundle(weights, tmp_path / "b", INT8, unproved)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from export.bundle import write_bundle
+from export.precision import INT8
+from qlora.model import read_weights
+from tests.conftest import CHECKPOINTS
+
+def wrote(count):
+    print("writing", flush=True)
+    time.sleep(0.01)
+
+write_bundle(read_weights(**CHECKPOINTS), Path(sys.argv[1]), INT8, lambda b: [], wrote=wrote)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills with a POSIX signal")
+def test_a_killed_export_leaves_nothing_that_opens_and_the_next_one_clears_it(weights, tmp_path):
+    out = tmp_path / "b"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    (half,) = tmp_path.iterdir()
+    with pytest.raises(BadInput, match="not a bundle"):
+        lite.load(half)
+    write_bundle(weights, out, INT8, unproved)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
