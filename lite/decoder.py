@@ -155,16 +155,20 @@ class Decoder:
         """One run of the graph: logits of `ids[first:]`, float32 `[T - first, vocab]`."""
         seen = [int(j) for j in np.unique(index) if j]
         renumbered = np.searchsorted([0, *seen], index).astype(np.int32)
+        inputs = {
+            "input_ids": ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(ids)[None]),
+            "image_index": ort.OrtValue.ortvalue_from_numpy(renumbered[None]),
+            "conditioned": ort.OrtValue.ortvalue_from_numpy(np.array(bool(images))),
+            "past_length": ort.OrtValue.ortvalue_from_numpy(np.array([past], dtype=np.int32)),
+            "logits_from": ort.OrtValue.ortvalue_from_numpy(np.array([first], dtype=np.int64)),
+            "visual_memory": self._memory([images[j - 1] for j in seen]),
+        }
         binding = self._binding
-        binding.bind_cpu_input("input_ids", np.ascontiguousarray(ids)[None])
-        binding.bind_cpu_input("image_index", renumbered[None])
-        binding.bind_cpu_input("conditioned", np.array(bool(images)))
-        binding.bind_cpu_input("past_length", np.array([past], dtype=np.int32))
-        binding.bind_cpu_input("logits_from", np.array([first], dtype=np.int64))
-        binding.bind_ortvalue_input("visual_memory", self._memory([images[j - 1] for j in seen]))
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, value)
         binding.bind_output("logits")
         try:
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding)  # `inputs` must live until it returns
         except Exception as error:
             raise LiteError(
                 f"ONNX Runtime failed in the decoder ({first_line(error)}); "
@@ -213,11 +217,14 @@ class Decoder:
 
         The buffers have the full context, but the operating system backs only what is written.
         """
+        # A binding does not keep the memory of numpy arrays alive; these references do.
+        self._buffers: list[ort.OrtValue] = []
         self._binding.bind_output("logits")  # first, so that it is the first of the outputs
         s = self._sizes
         shape = (1, s.kv_heads, s.context, s.head_dim)
         for layer in range(s.layers):
             for part in ("key", "value"):
                 buffer = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32))
+                self._buffers.append(buffer)
                 self._binding.bind_ortvalue_input(f"past.{layer}.{part}", buffer)
                 self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
