@@ -208,7 +208,7 @@ def _quantized(
     limit = KL_LIMITS[precision.name] if max_kl is None else max_kl
     return [
         Proof(step, against, "mean KL divergence", kl, limit),
-        Proof(step, against, "share of other top-1 tokens", 1.0 - top1, None),
+        Proof(step, against, "top-1 disagreement", 1.0 - top1, None),
     ]
 
 

@@ -31,7 +31,9 @@ addresses. CLIP is an open_clip model name and pretrained tag, or a config
 file and a weights file (OpenAI's weights in a file go with the name
 ViT-L-14-quickgelu).
 
-Example: lite-export --llama llama-7b --flamingo checkpoint.pt --lora mmgpt-lora.pt -o bundle
+\b
+Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\
+                     --lora mmgpt-lora.pt -o bundle
 """
 
 
@@ -54,7 +56,14 @@ Example: lite-export --llama llama-7b --flamingo checkpoint.pt --lora mmgpt-lora
     show_default=True,
     help="How the decoder's matrices are stored.",
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder to make.",
+)
 @click.option("--force", is_flag=True, help="Replace a bundle that is there already.")
 @click.option("--max-kl", type=float, help="Refuse a bundle whose KL divergence is larger.")
 @click.option("--json", "as_json", is_flag=True, help="Print the proofs as JSON.")

@@ -120,13 +120,13 @@ def test_parts_of_different_models_are_refused_by_name(tmp_path):
     narrow = other(tmp_path / "narrow", hidden=32)
     shallow = other(tmp_path / "shallow", layers=4)
     blind = other(tmp_path / "blind", vision_width=48)
-    with pytest.raises(BadInput, match="embeddings in .* have width 64 but the LLaMA .* 32"):
+    with pytest.raises(BadInput, match=r"embeddings in .* have width 64 but the LLaMA .* 32"):
         read_weights(**{**CHECKPOINTS, "llama": tmp_path / "narrow" / "llama"})
-    with pytest.raises(BadInput, match="gated blocks before layers 3, 7, .* does not fit"):
+    with pytest.raises(BadInput, match=r"gated blocks before layers 3, 7, .* does not fit"):
         read_weights(**{**CHECKPOINTS, "llama": tmp_path / "shallow" / "llama"})
     with pytest.raises(BadInput, match="patch tokens of width 64 but the CLIP model gives 48"):
         read_weights(**{**CHECKPOINTS, "clip_config": blind.clip, "clip": blind.clip_weights})
-    with pytest.raises(BadInput, match="embeddings in .* have 403 rows and the tokenizer has 300"):
+    with pytest.raises(BadInput, match=r"embeddings in .* have 403 rows and the tokenizer has 300"):
         words = other(tmp_path / "words", vocabulary=300)
         read_weights(**{**CHECKPOINTS, "llama": words.llama})
     with pytest.raises(BadInput, match=r"LoRA for .*q_proj.* has shape \[32, 32\]"):
