@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from lite.errors import BadInput
 from qlora.checkpoints import open_tensors, read_pickle
+from tests.one_sentence import check_one_sentence
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "mmgpt-tiny"
 
@@ -28,14 +29,6 @@ class Runs:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, (self.command,)
-
-
-def check_one_sentence(error: pytest.ExceptionInfo[BadInput], *parts: object) -> None:
-    text = str(error.value)
-    assert text.endswith(".")
-    assert "\n" not in text
-    for part in parts:
-        assert str(part) in text
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -13,20 +13,13 @@ from safetensors.torch import save_file
 from lite.errors import BadInput
 from qlora.checkpoints import merged, open_tensors, renamed
 from qlora.checkpoints.sources import from_tensors
+from tests.one_sentence import check_one_sentence
 
 TENSORS = {
     "a.weight": torch.arange(6, dtype=torch.float16).reshape(2, 3),
     "b": torch.ones(4, dtype=torch.bfloat16),
     "scalar": torch.tensor(2.5),
 }
-
-
-def check_one_sentence(error: pytest.ExceptionInfo[BadInput], *parts: object) -> None:
-    text = str(error.value)
-    assert text.endswith(".")
-    assert "\n" not in text
-    for part in parts:
-        assert str(part) in text
 
 
 def save_shards(folder: Path, kind: str) -> dict[str, object]:

@@ -126,8 +126,8 @@ def test_parts_of_different_models_are_refused_by_name(tmp_path):
         read_weights(**{**CHECKPOINTS, "llama": tmp_path / "shallow" / "llama"})
     with pytest.raises(BadInput, match="patch tokens of width 64 but the CLIP model gives 48"):
         read_weights(**{**CHECKPOINTS, "clip_config": blind.clip, "clip": blind.clip_weights})
+    words = other(tmp_path / "words", vocabulary=300)
     with pytest.raises(BadInput, match=r"embeddings in .* have 403 rows and the tokenizer has 300"):
-        words = other(tmp_path / "words", vocabulary=300)
         read_weights(**{**CHECKPOINTS, "llama": words.llama})
     with pytest.raises(BadInput, match=r"LoRA for .*q_proj.* has shape \[32, 32\]"):
         read_weights(**CHECKPOINTS, lora=narrow.lora)
