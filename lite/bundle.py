@@ -180,7 +180,7 @@ class Bundle:
                 _check_locations(folder / graph, manifest.files)
         except OSError as error:
             raise BadInput(
-                f"The bundle {folder} cannot be read ({error.strerror}: {error.filename}); "
+                f"{error.filename or folder} cannot be read ({error.strerror}); "
                 f"check the path and who may read it."
             ) from None
         return cls(folder, manifest)

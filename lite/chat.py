@@ -336,7 +336,9 @@ class _AnswerText:
 
     def _forget_held(self) -> None:
         shown = self._decoded - len(self._held)
-        kept = int(np.searchsorted(self._lengths, shown, side="right"))
+        # Up to the token that completes the shown text: bytes of a cut character may follow it.
+        kept = int(np.searchsorted(self._lengths, shown))
+        kept += self._lengths[kept : kept + 1] == [shown]
         del self._exchange.answer_ids[kept:]
 
     def _show(self, count: int) -> str:

@@ -6,7 +6,6 @@ Filters apply in the customary order: repetition penalty, temperature, top-k, to
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,7 +52,7 @@ class Sampling:
                 raise BadInput(f"{name} is {value}; give a value from {low} to {high}.")
         for name in ("top_k", "seed"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, numbers.Integral) and value >= 0):
+            if value is not None and not (isinstance(value, int | np.integer) and value >= 0):
                 raise BadInput(f"{name} is {value}; give a whole number from 0.")
 
 

@@ -13,7 +13,6 @@ import io
 import json
 import os
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ import numpy as np
 
 from lite.chat import Chat, Exchange
 from lite.errors import BadInput
+from lite.runtime import first_line
 from lite.template import template
 from lite.vision import VisualMemory
 
@@ -54,7 +54,8 @@ def save(chat: Chat, model: Model, path: Path) -> None:
     }
     encoded = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     payload = io.BytesIO()
-    np.savez(payload, **{HEADER: encoded}, **memories)
+    arrays: dict[str, Any] = {HEADER: encoded, **memories}
+    np.savez(payload, **arrays)
     body = payload.getvalue()
     _write(path, MAGIC + hashlib.sha256(body).digest() + body)
 
@@ -79,8 +80,12 @@ def load(model: Model, path: Path) -> Chat:
             header = json.loads(arrays[HEADER].tobytes())
             memories = {key: arrays[key] for key in arrays.files if key != HEADER}
         return _restore(model, path, header, memories)
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise BadInput(f"The session {path} is damaged ({error}); it cannot be used.") from None
+    except BadInput:
+        raise
+    except Exception as error:  # numpy and zipfile have a dozen kinds for bytes they cannot read
+        raise BadInput(
+            f"The session {path} is damaged ({first_line(error)}); it cannot be used."
+        ) from None
 
 
 def _restore(
@@ -99,7 +104,19 @@ def _restore(
         images = [VisualMemory(key, memories[key]) for key in e["images"]]
         exchange = Exchange(e["question"], images, e["names"], e["answer"], e["answer_ids"])
         chat.exchanges.append(exchange)
+    _check(chat, model)
     return chat
+
+
+def _check(chat: Chat, model: Model) -> None:
+    """Refuse what no conversation can hold, before an answer stumbles over it."""
+    "".join([chat.system, *(text for e in chat.exchanges for text in (e.answer, *e.names))])
+    vocab = model.bundle.manifest.sizes.vocab
+    forbidden = {*model.tokenizer.unspeakable(vocab), model.tokenizer.eos}
+    for token in (token for e in chat.exchanges for token in e.answer_ids):
+        if type(token) is not int or not 0 <= token < vocab or token in forbidden:
+            raise ValueError(f"{token!r} is no token of an answer")
+    chat.prompt()
 
 
 def _write(path: Path, data: bytes) -> None:

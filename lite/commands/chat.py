@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -56,6 +57,7 @@ def command(
     **settings: Any,
 ) -> None:
     from lite import load
+    from lite.images import load_image
 
     started = time.perf_counter()
     hashing = lambda name: say(f"Checking {name} for the first time...")  # noqa: E731
@@ -66,6 +68,8 @@ def command(
     if prompt is not None:
         talk.answer(prompt)
     elif sys.stdin.isatty():
+        for image in images:
+            load_image(image)  # one that cannot be shown would fail every question
         talk.interact()
     else:
         for question in _lines():
@@ -94,7 +98,7 @@ class Conversation:
         say("Ask about the image, or anything. Ctrl-D leaves.")
         while True:
             try:
-                question = input("> ")
+                question = _typed()
             except EOFError:
                 say("")
                 return
@@ -104,15 +108,15 @@ class Conversation:
     def answer(self, question: str) -> None:
         """Ask, and print the answer as it comes."""
         answer, timings = "", None
-        for piece in self._chat.ask(
-            question, self._images or None, progress=self._progress, **self._settings
-        ):
-            if piece.note:
-                say(piece.note)
-            timings = piece.timings
-            answer += piece.text
-            if not self._as_json:
-                print(piece.text, end="", flush=True)
+        pieces = self._chat.ask(question, self._images, progress=self._progress, **self._settings)
+        with closing(pieces):  # Ctrl-C while printing ends the answer here, not some time later
+            for piece in pieces:
+                if piece.note:
+                    say(piece.note)
+                timings = piece.timings
+                answer += piece.text
+                if not self._as_json:
+                    print(piece.text, end="", flush=True)
         self._images = []
         if self._as_json:
             print(json.dumps({"answer": answer, **(asdict(timings) if timings else {})}))
@@ -144,10 +148,25 @@ class Conversation:
         click.echo(f"\r\x1b[K{line}", nl=False, err=True)
 
 
+def _typed() -> str:
+    """A line from the terminal; stdout gets the prompt only where a person reads it."""
+    if sys.stdout.isatty():
+        return input("> ")
+    click.echo("> ", nl=False, err=True)
+    return input()
+
+
 def _lines() -> Iterator[str]:
-    for line in sys.stdin:
-        if line.strip():
-            yield line.rstrip("\n")
+    from lite.errors import BadInput
+
+    try:
+        for line in sys.stdin:
+            if line.strip():
+                yield line.rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"Standard input is not {error.encoding} text; convert it, or set PYTHONUTF8=1."
+        ) from None
 
 
 def _statistics(t: Any) -> str:

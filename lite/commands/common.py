@@ -7,6 +7,7 @@ Contract: 0 success, 1 a failure of ours, 2 bad input, 130 Ctrl-C; never a trace
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -21,6 +22,9 @@ INTERRUPTED = 130
 
 def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
     """Run a click command and leave the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without emoji still gets the rest
+            stream.reconfigure(errors="replace")
     try:
         command.main(args=arguments, standalone_mode=False)
         sys.stdout.flush()
@@ -34,6 +38,8 @@ def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
         code = _failed(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = _failed("Stopped.", INTERRUPTED)
+    except SystemExit:  # how click ends, silently, when the reader of our output has left
+        code = 0
     except BrokenPipeError:  # the reader of our output has left: nothing to report
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

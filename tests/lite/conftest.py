@@ -1,0 +1,57 @@
+"""What the runtime's tests share: models, a model whose context is soon full, and pictures."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lite
+from export.bundle import write_bundle
+from export.precision import precision
+from export.tiny import TinySizes, write_checkpoints
+from qlora.model import read_weights
+
+SMALL_CONTEXT = 192
+DOG, CAT, BIRD = (
+    np.random.default_rng(seed).integers(0, 256, (70, 60, 3), dtype=np.uint8) for seed in range(3)
+)
+
+
+@pytest.fixture
+def model(bundles: Any) -> Callable[..., lite.Model]:
+    """`model(variant)`: a model of its own, with an empty KV cache."""
+    return lambda variant="base": lite.load(bundles(variant))
+
+
+@pytest.fixture
+def folder(bundles: Any, tmp_path: Path) -> Path:
+    """A copy of a bundle to spoil."""
+    return Path(shutil.copytree(bundles(), tmp_path / "bundle"))
+
+
+def with_context(context: int, folder: Path) -> Path:
+    """A bundle of another context than the fixture's."""
+    made = write_checkpoints(folder, TinySizes(context=context, layers=4, interval=2))
+    weights = read_weights(Path(made.llama), made.clip, made.clip_weights, Path(made.flamingo))
+    write_bundle(weights, folder / "bundle", precision("fp32"), lambda bundle: [])
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose context is full after a few turns."""
+    return with_context(SMALL_CONTEXT, tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def long_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose answers can take many seconds."""
+    return with_context(1 << 15, tmp_path_factory.mktemp("long"))
+
+
+@pytest.fixture
+def small(small_bundle: Path) -> lite.Model:
+    return lite.load(small_bundle)
