@@ -19,17 +19,9 @@ from export.graph import Graph
 from export.precision import Precision
 from export.proof import Proof
 from export.vision_graph import VisionGraph
-from lite.bundle import (
-    DECODER,
-    MANIFEST,
-    TOKENIZER,
-    VISION,
-    Bundle,
-    Manifest,
-    Sizes,
-    file_record,
-)
+from lite.bundle import Bundle, file_record
 from lite.errors import BadInput
+from lite.manifest import DECODER, MANIFEST, TOKENIZER, VISION, Manifest, Sizes
 from qlora.model import FlamingoWeights
 from qlora.model.config import DIM_HEAD, FlamingoConfig
 

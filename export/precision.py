@@ -42,8 +42,8 @@ class Precision:
 
 FP32 = Precision("fp32", 32)
 # ONNX Runtime rounds activations to 8 bits in blocks of the same size, so one outlier among them
-# spoils its whole block. 32 is what llama.cpp's Q8_0 and Q4_0 do, whose losses on LLaMA-7B are known
-# (KL 0.0004 and 0.03); 128 would be a third faster, 16 is off the fast kernels (5 times slower).
+# spoils its whole block. 32 is what llama.cpp's Q8_0 and Q4_0 do, whose losses on LLaMA-7B are
+# published (KL 0.0004 and 0.03). 128 would be a third faster; 16 is off the fast kernels.
 INT8 = Precision("int8", 8, block=32)
 INT4 = Precision("int4", 4, block=32)
 PRECISIONS = {p.name: p for p in (INT8, INT4, FP32)}

@@ -23,9 +23,10 @@ from torch import nn
 from export.bundle import make_manifest, parameters, write_graphs
 from export.precision import FP32, Precision
 from export.proof import Proof
-from lite.bundle import TOKENIZER, Bundle
+from lite.bundle import Bundle
 from lite.errors import LiteError
 from lite.images import load_image, to_pixels
+from lite.manifest import TOKENIZER
 from lite.model import Model
 from lite.template import join, template
 from qlora.model import Flamingo, FlamingoWeights

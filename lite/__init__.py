@@ -10,7 +10,8 @@ Example:
     ...     print(piece.text, end="")
 """
 
-from lite.chat import Chat, Piece, Timings
+from lite.answer import Piece, Timings
+from lite.chat import Chat
 from lite.errors import BadInput, LiteError
 from lite.model import Model, load
 

@@ -11,146 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lite import attend
 from lite.errors import BadInput
 from lite.external_data import external_locations
-from lite.images import Preprocessing
+from lite.manifest import DECODER, VISION, FileRecord, Manifest, read_manifest
 from lite.userdirs import cache_dir
 
-FORMAT = "mmgpt-lite bundle"
-VERSION = 1
-MANIFEST = "manifest.json"
-VISION, DECODER, TOKENIZER = "vision.onnx", "decoder.onnx", "tokenizer.json"
-REQUIRED = (VISION, DECODER, TOKENIZER)
 # Files up to this many bytes are hashed at each opening (a few hundredths of a second); larger ones
 # once, and again when their size or time of change differs.
 ALWAYS_HASHED = 1 << 26
 CHUNK = 1 << 20
-# Ids are int32 at the narrowest place they pass through.
-MAX_ID = 1 << 31
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What the runtime must know to allocate and to feed the graphs.
-
-    Attributes:
-        layers, kv_heads, head_dim: the KV cache is `[layers, 2, kv_heads, context, head_dim]`.
-        context: positions that the model can hold.
-        vocab: width of the logits.
-        blocks, visual_heads, latents, visual_head_dim: visual memory of one image is
-            `[blocks, 2, visual_heads, latents, visual_head_dim]`.
-        parameters: of the whole model.
-    """
-
-    layers: int
-    kv_heads: int
-    head_dim: int
-    context: int
-    vocab: int
-    blocks: int
-    visual_heads: int
-    latents: int
-    visual_head_dim: int
-    parameters: int
-
-    @property
-    def memory_shape(self) -> tuple[int, int, int, int, int]:
-        """Shape of one image's visual memory."""
-        return (self.blocks, 2, self.visual_heads, self.latents, self.visual_head_dim)
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """Size in bytes and sha256 (hexadecimal) of one file."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What `manifest.json` says.
-
-    Attributes:
-        sizes: see `Sizes`.
-        attend: the attend rule.
-        template: name of the prompt template.
-        special_ids: ids of special tokens by name.
-        preprocessing: how images become pixels.
-        precision: per graph.
-        files: record of every file but the manifest.
-        proofs: the chain of proofs that `lite-export` printed for this bundle.
-    """
-
-    sizes: Sizes
-    attend: str
-    template: str
-    special_ids: dict[str, int]
-    preprocessing: Preprocessing
-    precision: dict[str, str]
-    files: dict[str, FileRecord]
-    proofs: list[dict[str, Any]] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """The manifest as `from_json` reads it."""
-        data = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        data["preprocessing"] = self.preprocessing.to_json()
-        return data
-
-    @classmethod
-    def from_json(cls, data: Any, where: Path) -> Manifest:
-        """Check and read a parsed manifest.
-
-        Raises:
-            BadInput: it is none, is of another version, or lacks something.
-        """
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise BadInput(f"{where} is not a bundle's manifest; make a bundle with lite-export.")
-        if data.get("version") != VERSION:
-            raise BadInput(
-                f"{where} is of version {data.get('version')!r} and this program reads version "
-                f"{VERSION}; export the bundle again or install the matching release."
-            )
-        body = {key: value for key, value in data.items() if key not in ("format", "version")}
-        try:
-            manifest = cls(
-                sizes=Sizes(**body.pop("sizes")),
-                preprocessing=Preprocessing.from_json(body.pop("preprocessing")),
-                files={str(n): FileRecord(**r) for n, r in body.pop("files").items()},
-                **body,
-            )
-            manifest._check()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BadInput(
-                f"{where} is damaged or incomplete ({error}); export the bundle again."
-            ) from None
-        return manifest
-
-    def _check(self) -> None:
-        if self.attend not in attend.RULES:
-            raise ValueError(f"unknown attend rule {self.attend!r}")
-        for name, value in asdict(self.sizes).items():
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} is {value!r}")
-        if type(self.template) is not str:
-            raise ValueError(f"the template is {self.template!r}")
-        for token in ("<s>", "</s>", "<image>", *self.special_ids):
-            value = self.special_ids[token]
-            if not token or type(value) is not int or not 0 <= value < MAX_ID:
-                raise ValueError(f"the id of {token!r} is {value!r}")
-        for name in REQUIRED:
-            if name not in self.files:
-                raise KeyError(name)
-        for name, record in self.files.items():
-            if Path(name).name != name or name in ("", ".", "..") or set(name) & {"\\", "\0"}:
-                raise ValueError(f"the file name {name!r} is not a plain name")
-            if type(record.size) is not int or record.size < 0:
-                raise ValueError(f"the size of {name} is {record.size!r}")
 
 
 class Bundle:
@@ -208,31 +80,6 @@ class Bundle:
         }
         parts["preprocessing"] = self.manifest.preprocessing.to_json()
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """The checked manifest of a bundle folder; its files are not looked at.
-
-    Raises:
-        BadInput: there is no folder, no manifest, or not a valid one.
-    """
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        raise BadInput(
-            f"There is no bundle folder {folder}; give the folder that lite-export wrote."
-        )
-    if not path.is_file():
-        raise BadInput(
-            f"{folder} has no {MANIFEST}, so it is not a bundle; "
-            f"give the folder that lite-export wrote."
-        )
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise BadInput(
-            f"{path} is damaged or incomplete ({error}); export the bundle again."
-        ) from None
-    return Manifest.from_json(data, path)
 
 
 def file_record(path: Path) -> FileRecord:

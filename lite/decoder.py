@@ -15,8 +15,9 @@ import numpy as np
 import onnxruntime as ort
 
 from lite.attend import image_index
-from lite.bundle import DECODER, Bundle
+from lite.bundle import Bundle
 from lite.errors import BadInput, LiteError
+from lite.manifest import DECODER
 from lite.runtime import first_line, open_session
 from lite.vision import VisualMemory
 

@@ -1,49 +1,32 @@
-"""A loaded bundle: tokenizer, vision encoder and decoder under one roof.
+"""What `lite.load` returns: a bundle ready to chat, to tokenize and to score.
 
-Contract: what `lite.load` returns; everything that Python users need hangs here.
+Contract: everything that Python users need hangs here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from lite.bundle import TOKENIZER, Bundle
+from lite import session
+from lite.bundle import Bundle
 from lite.chat import Chat, ImageSource, as_list
-from lite.decoder import Decoder
+from lite.engine import Engine
 from lite.errors import BadInput
 from lite.images import load_image
-from lite.template import template
-from lite.tokenizer import Tokenizer
-from lite.vision import VisionEncoder, VisualMemory
+from lite.vision import VisualMemory
 
 
-class Model:
+class Model(Engine):
     """A multimodal chat model that runs from a bundle.
 
-    One model holds one KV cache, which its chats share: the last conversation continues for the
-    cost of its new tokens, another one is read again where it differs.
+    Example:
+        >>> model = lite.load("bundle")
+        >>> logits = model.score(model.tokenize("Once upon a time"))
+        >>> chat = model.chat()
     """
-
-    def __init__(self, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> None:
-        self.bundle = bundle
-        special_ids = bundle.manifest.special_ids
-        self.tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER), special_ids)
-        self.vision = VisionEncoder(bundle, device, threads)
-        self._decoder_options = (device, threads)
-
-    @cached_property
-    def decoder(self) -> Decoder:
-        """The decoder, opened at first use."""
-        return Decoder(self.bundle, *self._decoder_options)
-
-    @property
-    def context(self) -> int:
-        """Tokens that prompt and answer may have together."""
-        return self.bundle.manifest.sizes.context
 
     def tokenize(self, prompt: str) -> list[int]:
         """Token ids of a prompt, `<s>` first; special tokens spelled in it are recognised.
@@ -79,7 +62,7 @@ class Model:
 
     def chat(self, system: str | None = None) -> Chat:
         """A new conversation; `system` replaces the template's opening line."""
-        return Chat(self, template(self.bundle.manifest.template), system)
+        return Chat(self, system)
 
     def open(self, path: str | Path) -> Chat:
         """Continue a conversation that `Chat.save` wrote.
@@ -87,9 +70,9 @@ class Model:
         Raises:
             BadInput: see `lite.session.load`.
         """
-        from lite.session import load as load_session
-
-        return load_session(self, Path(path))
+        chat = self.chat()
+        session.load(chat, Path(path))
+        return chat
 
 
 def load(

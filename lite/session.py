@@ -14,33 +14,30 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from lite.chat import Chat, Exchange
+from lite.conversation import Conversation, Exchange
 from lite.errors import BadInput
 from lite.runtime import first_line
-from lite.template import template
 from lite.vision import VisualMemory
-
-if TYPE_CHECKING:
-    from lite.model import Model
 
 MAGIC = b"mmgpt-lite session 1\n"
 HEADER = "header"
 
 
-def save(chat: Chat, model: Model, path: Path) -> None:
+def save(conversation: Conversation, path: Path) -> None:
     """Write a conversation.
 
     Raises:
         BadInput: the file cannot be written.
     """
-    memories = {image.key: image.array for e in chat.exchanges for image in e.images}
+    exchanges = conversation.exchanges
+    memories = {image.key: image.array for e in exchanges for image in e.images}
     header = {
-        "model": model.bundle.digest,
-        "system": chat.system,
+        "model": conversation.engine.bundle.digest,
+        "system": conversation.system,
         "exchanges": [
             {
                 "question": e.question,
@@ -49,7 +46,7 @@ def save(chat: Chat, model: Model, path: Path) -> None:
                 "answer": e.answer,
                 "answer_ids": e.answer_ids,
             }
-            for e in chat.exchanges
+            for e in exchanges
         ],
     }
     encoded = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
@@ -60,8 +57,8 @@ def save(chat: Chat, model: Model, path: Path) -> None:
     _write(path, MAGIC + hashlib.sha256(body).digest() + body)
 
 
-def load(model: Model, path: Path) -> Chat:
-    """Open a conversation that `save` wrote with the same model.
+def load(conversation: Conversation, path: Path) -> None:
+    """Fill a conversation with what `save` wrote for the same model.
 
     Raises:
         BadInput: the file is missing, no session, damaged, or of another model.
@@ -79,7 +76,7 @@ def load(model: Model, path: Path) -> Chat:
         with np.load(io.BytesIO(data[start:]), allow_pickle=False) as arrays:
             header = json.loads(arrays[HEADER].tobytes())
             memories = {key: arrays[key] for key in arrays.files if key != HEADER}
-        return _restore(model, path, header, memories)
+        _restore(conversation, path, header, memories)
     except BadInput:
         raise
     except Exception as error:  # numpy and zipfile have a dozen kinds for bytes they cannot read
@@ -89,34 +86,35 @@ def load(model: Model, path: Path) -> Chat:
 
 
 def _restore(
-    model: Model, path: Path, header: dict[str, Any], memories: dict[str, np.ndarray]
-) -> Chat:
-    if header["model"] != model.bundle.digest:
+    conversation: Conversation, path: Path, header: dict[str, Any], memories: dict[str, np.ndarray]
+) -> None:
+    bundle = conversation.engine.bundle
+    if header["model"] != bundle.digest:
         raise BadInput(
             f"The session {path} belongs to another model; open it with the bundle it was saved "
             f"with."
         )
-    shape = model.bundle.manifest.sizes.memory_shape
+    shape = bundle.manifest.sizes.memory_shape
     if any(a.shape != shape or a.dtype != np.float32 for a in memories.values()):
         raise ValueError("an image has the wrong shape")
-    chat = Chat(model, template(model.bundle.manifest.template), header["system"])
+    conversation.system = header["system"]
     for e in header["exchanges"]:
         images = [VisualMemory(key, memories[key]) for key in e["images"]]
         exchange = Exchange(e["question"], images, e["names"], e["answer"], e["answer_ids"])
-        chat.exchanges.append(exchange)
-    _check(chat, model)
-    return chat
+        conversation.exchanges.append(exchange)
+    _check(conversation)
 
 
-def _check(chat: Chat, model: Model) -> None:
+def _check(conversation: Conversation) -> None:
     """Refuse what no conversation can hold, before an answer stumbles over it."""
-    "".join([chat.system, *(text for e in chat.exchanges for text in (e.answer, *e.names))])
-    vocab = model.bundle.manifest.sizes.vocab
-    forbidden = {*model.tokenizer.unspeakable(vocab), model.tokenizer.eos}
-    for token in (token for e in chat.exchanges for token in e.answer_ids):
+    exchanges, engine = conversation.exchanges, conversation.engine
+    "".join([conversation.system, *(text for e in exchanges for text in (e.answer, *e.names))])
+    vocab = engine.bundle.manifest.sizes.vocab
+    forbidden = {*engine.tokenizer.unspeakable(vocab), engine.tokenizer.eos}
+    for token in (token for e in exchanges for token in e.answer_ids):
         if type(token) is not int or not 0 <= token < vocab or token in forbidden:
             raise ValueError(f"{token!r} is no token of an answer")
-    chat.prompt()
+    conversation.prompt()
 
 
 def _write(path: Path, data: bytes) -> None:

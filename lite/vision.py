@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from lite.bundle import VISION, Bundle
+from lite.bundle import Bundle
 from lite.errors import BadInput, LiteError
 from lite.images import Picture, digest, to_pixels
+from lite.manifest import VISION
 from lite.runtime import first_line, open_session
 from lite.userdirs import cache_dir
 

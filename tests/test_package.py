@@ -1,6 +1,7 @@
 """The package as a stranger gets it: clean code, clean environment, one direction of imports."""
 
 import ast
+import shutil
 import subprocess
 import sys
 import venv
@@ -57,7 +58,13 @@ def clean_python(tmp_path_factory):
     home = tmp_path_factory.mktemp("clean")
     venv.create(home, with_pip=True)
     python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    install = [python, "-m", "pip", "install", "-q", "--no-input", f"{ROOT}[cpu]"]
+    # From a copy: building in the tree would leave a build/ folder behind.
+    source = home / "source"
+    for name in (*ORDER, "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        source.mkdir(exist_ok=True)
+        copy(ROOT / name, source / name)
+    install = [python, "-m", "pip", "install", "-q", "--no-input", f"{source}[cpu]"]
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     if "NewConnectionError" in done.stderr or "NameResolutionError" in done.stderr:
         pytest.skip("no package index can be reached")

@@ -16,9 +16,9 @@ import click
 
 from export.published import PUBLISHED, TINY, Checkpoints
 from lite.attend import FOLLOWING, RULES
-from lite.bundle import Manifest
 from lite.commands.common import entry_point, say
 from lite.errors import BadInput
+from lite.manifest import Manifest
 
 HELP = """
 Make a bundle for lite-chat from checkpoints.

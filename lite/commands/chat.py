@@ -29,6 +29,9 @@ input is read as one question a line.
 Example: lite-chat park.jpg -m bundle -p "How many dogs are there?"
 """
 
+# C0 and C1 control characters but tab and newline, and DEL.
+CONTROLS = {c: None for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
+
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
@@ -116,7 +119,7 @@ class Conversation:
                 timings = piece.timings
                 answer += piece.text
                 if not self._as_json:
-                    print(piece.text, end="", flush=True)
+                    print(_printable(piece.text), end="", flush=True)
         self._images = []
         if self._as_json:
             print(json.dumps({"answer": answer, **(asdict(timings) if timings else {})}))
@@ -146,6 +149,11 @@ class Conversation:
             line = f"reading {done} of {total} tokens..." if done < total else ""
         # Carriage return and erase-line: the answer then starts on a clean line.
         click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+
+
+def _printable(text: str) -> str:
+    """`text` without what would command a terminal; a pipe gets the answer as it is."""
+    return text.translate(CONTROLS) if sys.stdout.isatty() else text
 
 
 def _typed() -> str:

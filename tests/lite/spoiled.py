@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 import lite
-from lite.bundle import MANIFEST, file_record
+from lite.bundle import file_record
 from lite.errors import BadInput
+from lite.manifest import MANIFEST
 
 
 def refusal(folder: Path) -> str:

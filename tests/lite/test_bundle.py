@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 import lite
 from lite import bundle as bundle_module
-from lite.bundle import DECODER, REQUIRED, TOKENIZER, VISION, Bundle
+from lite.bundle import Bundle
 from lite.errors import BadInput
 from lite.external_data import external_locations
+from lite.manifest import DECODER, REQUIRED, TOKENIZER, VISION
 from tests.lite.spoiled import claim, manifest, recorded, refusal
 
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 import lite
-from lite.chat import Chat, Piece
+from lite.answer import Piece
+from lite.chat import Chat
 from lite.errors import BadInput
 from lite.sampling import Sampler
 from tests.lite.conftest import CAT, DOG

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import lite
-from lite.chat import Chat, Piece
+from lite.answer import Piece
+from lite.chat import Chat
 from lite.errors import BadInput
 from lite.sampling import Sampler
 from tests.lite.conftest import CAT, DOG

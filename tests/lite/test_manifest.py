@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lite
-from lite.bundle import MANIFEST
 from lite.errors import BadInput
+from lite.manifest import MANIFEST
 from tests.lite.spoiled import claim, manifest, refusal
 
 

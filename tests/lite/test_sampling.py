@@ -31,7 +31,8 @@ def softmax(logits: np.ndarray) -> list[float]:
 def kept(logits: np.ndarray, top_k: int, top_p: float, min_p: float) -> set[int]:
     """Which tokens may be drawn, by the definitions, one token at a time."""
     probabilities = softmax(logits)
-    ranked = sorted(range(logits.size), key=lambda i: (-probabilities[i], i))
+    # By logits: two that differ in their last bit can have equal probabilities.
+    ranked = sorted(range(logits.size), key=lambda i: (-logits[i], i))
     ranked = ranked[: top_k or None]
     whole, total, nucleus = sum(probabilities[i] for i in ranked), 0.0, []
     for i in ranked:

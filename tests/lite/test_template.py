@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import lite
-from lite.chat import Chat, Exchange
+from lite.chat import Chat
+from lite.conversation import Exchange
 from lite.errors import BadInput
 from lite.template import MMGPT, join, template
 from lite.tokenizer import IMAGE, Tokenizer

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import lite
-from lite.bundle import MANIFEST
 from lite.errors import BadInput
 from lite.images import load_image
+from lite.manifest import MANIFEST
 from lite.vision import DiskCache, MemoryCache
 from tests.lite.conftest import BIRD, CAT, DOG
 

@@ -1,0 +1,71 @@
+"""What was said and shown so far, and how it becomes a prompt.
+
+Contract: holds turns, not computations: a conversation can be built, copied, shortened or restored
+from a file, and asks the engine only for its tokenizer and template.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from lite.engine import Engine
+from lite.template import Part, join
+from lite.vision import VisualMemory
+
+
+@dataclass
+class Exchange:
+    """One question and its answer.
+
+    Attributes:
+        question: as the person wrote it.
+        images: visual memories shown before the question.
+        names: what to call these images.
+        answer: text as shown.
+        answer_ids: the tokens of the answer that are part of the context.
+    """
+
+    question: str
+    images: list[VisualMemory] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    answer: str = ""
+    answer_ids: list[int] = field(default_factory=list)
+
+
+class Conversation:
+    """The turns of one conversation with a model.
+
+    Attributes:
+        engine: what it runs on.
+        system: the opening line.
+        exchanges: questions and answers, oldest first.
+    """
+
+    def __init__(self, engine: Engine, system: str | None = None) -> None:
+        self.engine = engine
+        self.system = engine.template.system if system is None else system
+        self.exchanges: list[Exchange] = []
+
+    def prompt(self) -> tuple[list[int], list[VisualMemory]]:
+        """Ids of the whole conversation so far, and an image for each `<image>` in it."""
+        ids: list[int] = []
+        images: list[VisualMemory] = []
+        for exchange in self.exchanges:
+            parts: list[Part] = [] if ids else [self.system]
+            parts += self.engine.template.turn(exchange.question, len(exchange.images))
+            ids += self.engine.tokenizer.encode(join(parts), begin=not ids)
+            ids += exchange.answer_ids
+            images += exchange.images
+        return ids, images
+
+    def room(self) -> int:
+        """Tokens that the context still holds."""
+        return self.engine.context - len(self.prompt()[0])
+
+    def drop_oldest(self) -> None:
+        """Forget the oldest exchange; its images move to the next one."""
+        oldest, heir = self.exchanges.pop(0), self.exchanges[0]
+        if heir is not self.exchanges[-1]:  # a copy, in case the history is put back
+            heir = self.exchanges[0] = replace(heir)
+        heir.images = oldest.images + heir.images
+        heir.names = oldest.names + heir.names

@@ -1,0 +1,48 @@
+"""The parts of a loaded bundle that a conversation runs on.
+
+Contract: opens each part once, the graphs at their first use; knows nothing of turns or of text
+beyond the tokenizer.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from lite.bundle import Bundle
+from lite.decoder import Decoder
+from lite.manifest import TOKENIZER
+from lite.template import template
+from lite.tokenizer import Tokenizer
+from lite.vision import VisionEncoder
+
+
+class Engine:
+    """Tokenizer, template, vision encoder and decoder of one bundle.
+
+    It holds one KV cache, which its conversations share: the last one continues for the cost of
+    its new tokens, another one is read again from where it differs.
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> None:
+        """
+        Args:
+            bundle: opened and checked.
+            device: `cpu`.
+            threads: worker threads; None is one per physical core.
+        """
+        self.bundle = bundle
+        self.template = template(bundle.manifest.template)
+        special_ids = bundle.manifest.special_ids
+        self.tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER), special_ids)
+        self.vision = VisionEncoder(bundle, device, threads)
+        self._decoder_options = (device, threads)
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The decoder, opened at first use."""
+        return Decoder(self.bundle, *self._decoder_options)
+
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self.bundle.manifest.sizes.context
