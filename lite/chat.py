@@ -158,7 +158,7 @@ class Chat(Conversation):
         timings: Timings,
         progress: Callable[[str, int, int], None],
     ) -> Iterator[Piece]:
-        tokenizer, decoder = self.engine.tokenizer, self.engine.decoder
+        tokenizer, decoder = self.engine.tokenizer, self.decoder
         text = AnswerText(exchange, TextStream(tokenizer), self.engine.template.stops)
         ids, images = self.prompt()
         timings.prompt_tokens = len(ids)

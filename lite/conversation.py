@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from lite.decoder import Decoder
 from lite.engine import Engine
 from lite.template import Part, join
 from lite.vision import VisualMemory
@@ -37,14 +38,22 @@ class Conversation:
 
     Attributes:
         engine: what it runs on.
+        decoder: whose KV cache it uses; the engine's own unless it was given another.
         system: the opening line.
         exchanges: questions and answers, oldest first.
     """
 
-    def __init__(self, engine: Engine, system: str | None = None) -> None:
+    def __init__(
+        self, engine: Engine, system: str | None = None, decoder: Decoder | None = None
+    ) -> None:
         self.engine = engine
+        self._decoder = decoder
         self.system = engine.template.system if system is None else system
         self.exchanges: list[Exchange] = []
+
+    @property
+    def decoder(self) -> Decoder:
+        return self._decoder or self.engine.decoder
 
     def prompt(self) -> tuple[list[int], list[VisualMemory]]:
         """Ids of the whole conversation so far, and an image for each `<image>` in it."""

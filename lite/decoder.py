@@ -35,12 +35,13 @@ TEXT_ONLY = -1  # a conversation without images: the gated blocks were skipped
 class Decoder:
     """One conversation's KV cache on top of the decoder graph."""
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> None:
-        self._manifest = bundle.manifest
+    def __init__(self, bundle: Bundle, session: ort.InferenceSession) -> None:
+        """A decoder with an empty cache; several may share one session, see `open`."""
+        self._bundle = bundle
         self._sizes = bundle.manifest.sizes
         self._image_id = bundle.manifest.special_ids["<image>"]
-        self._session = open_session(bundle.path(DECODER), device, threads)
-        self._check_graph(bundle)
+        self._session = session
+        self._check_graph()
         self._binding = self._session.io_binding()
         self._allocate()
         self._numbers: dict[str, int] = {}  # visual memory key -> number in self._sights
@@ -48,6 +49,22 @@ class Decoder:
         self._sights = np.empty(0, dtype=np.int64)
         self._bound_memory: tuple[tuple[str, ...], ort.OrtValue] | None = None
         self.computed = 0
+
+    @classmethod
+    def open(cls, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> Decoder:
+        """Open the decoder graph.
+
+        Raises:
+            BadInput: the device is unknown, or the manifest does not describe the graph.
+        """
+        return cls(bundle, open_session(bundle.path(DECODER), device, threads))
+
+    def fork(self) -> Decoder:
+        """Another decoder on the same weights with an empty cache of its own.
+
+        Each may run in a thread of its own at the same time.
+        """
+        return Decoder(self._bundle, self._session)
 
     @property
     def context(self) -> int:
@@ -80,6 +97,11 @@ class Decoder:
         rows = self._run_from(start, ids, sights, index, images, False, progress)
         return rows[-1]
 
+    def reusable(self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory] = ()) -> int:
+        """How many leading tokens of a sequence the cache already holds; errors as for `logits`."""
+        ids, index = self._checked(ids, images)
+        return self._reusable(ids, self._sights_of(index, images))
+
     def score(
         self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory] = ()
     ) -> np.ndarray:
@@ -100,7 +122,7 @@ class Decoder:
                 f"The prompt has {ids.size} tokens but the model's context holds {self.context}; "
                 f"shorten it."
             )
-        rows = max(self._sizes.vocab, 1 + max(self._manifest.special_ids.values()))
+        rows = max(self._sizes.vocab, 1 + max(self._bundle.manifest.special_ids.values()))
         if ids.min() < 0 or ids.max() >= rows:
             raise BadInput(f"A token id is outside 0 to {rows - 1}; tokenize with this model.")
         found = int((ids == self._image_id).sum())
@@ -109,7 +131,7 @@ class Decoder:
                 f"The prompt has {found} <image> tokens but {len(images)} images were given; "
                 f"give one image for each <image>."
             )
-        return ids, image_index(ids, self._image_id, self._manifest.attend)
+        return ids, image_index(ids, self._image_id, self._bundle.manifest.attend)
 
     def _sights_of(self, index: np.ndarray, images: Sequence[VisualMemory]) -> np.ndarray:
         """What each token sees, in numbers that mean the same from one call to the next."""
@@ -193,7 +215,7 @@ class Decoder:
             self._bound_memory = (keys, ort.OrtValue.ortvalue_from_numpy(joined))
         return self._bound_memory[1]
 
-    def _check_graph(self, bundle: Bundle) -> None:
+    def _check_graph(self) -> None:
         """The manifest's sizes against the graph's own, before anything is allocated by them."""
         s = self._sizes
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
@@ -209,7 +231,7 @@ class Decoder:
         )
         if not fits:
             raise BadInput(
-                f"The manifest of {bundle.folder} does not describe its decoder; "
+                f"The manifest of {self._bundle.folder} does not describe its decoder; "
                 f"export the bundle again."
             )
 

@@ -40,7 +40,7 @@ class Engine:
     @cached_property
     def decoder(self) -> Decoder:
         """The decoder, opened at first use."""
-        return Decoder(self.bundle, *self._decoder_options)
+        return Decoder.open(self.bundle, *self._decoder_options)
 
     @property
     def context(self) -> int:

@@ -1,6 +1,7 @@
 """The KV cache gives the logits that a fresh run gives, and runs exactly what it must."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import lite
 from lite import decoder as decoder_module
 from lite.errors import BadInput
 from lite.vision import VisualMemory
+from tests.conftest import CASES
 from tests.lite.conftest import CAT, DOG
 
 RULES = {"following": "base", "preceding": "preceding"}
@@ -209,3 +211,16 @@ def test_what_cannot_be_run_is_refused(
         with pytest.raises(BadInput, match=words):
             ask(ids, memories)
     check(here, [*TEXT, 60], [], 1)  # and the cache is untouched
+
+
+def test_forks_share_the_weights_and_nothing_else(model: Callable[..., lite.Model]) -> None:
+    first = model().decoder
+    second = first.fork()
+    ids = CASES[2]["ids"]
+    expected = first.logits(ids)
+    assert second.reusable(ids) == 0
+    assert first.reusable(ids) == len(ids)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(d.score, ids) for d in (first, second)]
+    for result in both:
+        np.testing.assert_allclose(result.result()[-1], expected, atol=1e-5)
