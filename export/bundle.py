@@ -78,19 +78,17 @@ def write_graphs(
     wrote: Callable[[int], None] = lambda parameters: None,
 ) -> None:
     """Write both graphs with their weights into `folder`."""
-    vision = Graph(folder, VISION, precision.vision, wrote)
-    VisionGraph(vision, weights.config, weights.tensors).build()
-    vision.save()
-    decoder = Graph(folder, DECODER, precision, wrote)
-    DecoderGraph(decoder, weights.config, weights.tensors).build()
-    decoder.save()
+    with Graph(folder, VISION, precision.vision, wrote) as graph:
+        VisionGraph(graph, weights.config, weights.tensors).build()
+    with Graph(folder, DECODER, precision, wrote) as graph:
+        DecoderGraph(graph, weights.config, weights.tensors).build()
 
 
 def make_manifest(weights: FlamingoWeights, folder: Path, precision: Precision) -> Manifest:
     """The manifest of the files in `folder`, without proofs."""
     tokenizer = weights.tokenizer
     return Manifest(
-        sizes=sizes(weights.config, parameters(weights)),
+        sizes=sizes(weights.config, weights.parameters),
         attend=weights.config.attend,
         template=TEMPLATE,
         special_ids={"<s>": tokenizer.bos, "</s>": tokenizer.eos, **weights.special_ids},
@@ -117,21 +115,10 @@ def sizes(config: FlamingoConfig, parameters: int) -> Sizes:
     )
 
 
-def parameters(weights: FlamingoWeights) -> int:
-    """Number of values in all weights."""
-    total = 0
-    for name in weights.tensors:
-        count = 1
-        for axis in weights.tensors.shape(name):
-            count *= axis
-        total += count
-    return total
-
-
 def _check_room(folder: Path, weights: FlamingoWeights, precision: Precision) -> None:
     """Refuse early what would fill the disk: linear layers plus scales, a tenth to spare."""
     folder.mkdir(parents=True, exist_ok=True)
-    needed = int(parameters(weights) * (precision.bits + 1) / 8 * 1.1)
+    needed = int(weights.parameters * (precision.bits + 1) / 8 * 1.1)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise BadInput(

@@ -34,7 +34,15 @@ BOOL = ir.DataType.BOOL
 
 
 class Graph:
-    """Builds one ONNX model in `folder/name` with its weights in `folder/name.data`."""
+    """Builds one ONNX model in `folder/name` with its weights in `folder/name.data`.
+
+    A context manager: leaving it writes the graph file, unless an error is what leaves it.
+
+    Example:
+        with Graph(folder, "double.onnx", INT8) as graph:
+            x = graph.input("x", FLOAT, [1, 64])
+            graph.output(graph.linear(x, "layer", 2 * np.eye(64)), "y", FLOAT, [1, 64])
+    """
 
     def __init__(
         self,
@@ -59,6 +67,14 @@ class Graph:
         self._inputs: list[ir.Value] = []
         self._outputs: list[ir.Value] = []
         self._count = 0
+
+    def __enter__(self) -> Graph:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._data.close()
+        if error is None:
+            self._save()
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
         """Declare a graph input; strings name dynamic axes."""
@@ -144,9 +160,7 @@ class Graph:
         self._nodes.append(ir.Node("", "If", [condition], branches, outputs=[result]))
         return result
 
-    def save(self) -> None:
-        """Write the graph file; the data file is complete already."""
-        self._data.close()
+    def _save(self) -> None:
         graph = ir.Graph(
             self._inputs,
             self._outputs,

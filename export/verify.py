@@ -20,7 +20,7 @@ from PIL import Image
 from sentencepiece import SentencePieceProcessor
 from torch import nn
 
-from export.bundle import make_manifest, parameters, write_graphs
+from export.bundle import make_manifest, write_graphs
 from export.precision import FP32, Precision
 from export.proof import Proof
 from lite.bundle import Bundle
@@ -77,7 +77,7 @@ def prove(
     cases = _torch_cases(model, weights)
     if precision.bits == 32:
         proofs.append(_onnx_fp32(model, cases))
-    elif 4 * parameters(weights) <= FP32_BUNDLE_BYTES:
+    elif 4 * weights.parameters <= FP32_BUNDLE_BYTES:
         with _fp32_model(bundle, weights) as fp32:
             proofs.append(_onnx_fp32(fp32, cases))
             exact = [fp32.score(case.ids, case.pictures) for case in cases]

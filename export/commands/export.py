@@ -123,7 +123,7 @@ def _export(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from export.bundle import parameters, write_bundle
+    from export.bundle import write_bundle
     from export.precision import precision
     from export.verify import prove
 
@@ -131,7 +131,7 @@ def _export(
     weights = _read(checkpoints)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"Writing {chosen.name} weights", total=parameters(weights))
+        task = progress.add_task(f"Writing {chosen.name} weights", total=weights.parameters)
 
         def prove_with_progress(bundle: Any) -> Any:
             progress.update(task, description="Comparing with torch", total=None)

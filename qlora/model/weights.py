@@ -8,6 +8,7 @@ so what is exported is what was tested.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -107,6 +108,11 @@ class FlamingoWeights:
     special_ids: dict[str, int]
     llama_folder: Path
 
+    @property
+    def parameters(self) -> int:
+        """Number of values in all tensors."""
+        return sum(math.prod(self.tensors.shape(name)) for name in self.tensors)
+
 
 def read_weights(
     llama: Path,
@@ -190,7 +196,7 @@ def _config(
             f"fit the {layers} layers of the LLaMA in {decoder.folder}; "
             f"use the LLaMA that this checkpoint was trained with, and the complete checkpoint."
         )
-    depth = 1 + max(int(name.split(".")[2]) for name in connector if ".layers." in name[:18])
+    layer_names = [name for name in connector if name.startswith("perceiver.layers.")]
     block = f"lang_encoder.model.layers.{gated[0]}.gated_cross_attn_layer.attn.to_q.weight"
     return FlamingoConfig(
         llama=decoder.config,
@@ -200,7 +206,7 @@ def _config(
         gated_layers=gated,
         dim_visual=dim_visual,
         latents=latents,
-        resampler_depth=depth,
+        resampler_depth=len({name.split(".")[2] for name in layer_names}),
         resampler_heads=connector.shape("perceiver.layers.0.0.to_q.weight")[0] // DIM_HEAD,
         gated_heads=connector.shape(block)[0] // DIM_HEAD,
         attend=attend,

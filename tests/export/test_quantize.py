@@ -50,10 +50,9 @@ def test_onnx_runtime_multiplies_by_the_same_weight(shape, kind: Precision, rows
     random = np.random.default_rng(1)
     weight = random.standard_normal(shape).astype(np.float32)
     bias = random.standard_normal(shape[0]).astype(np.float32)
-    graph = Graph(tmp_path, "one.onnx", kind)
-    x = graph.input("x", FLOAT, ["n", shape[1]])
-    graph.output(graph.linear(x, "layer", weight, bias), "y", FLOAT, ["n", shape[0]])
-    graph.save()
+    with Graph(tmp_path, "one.onnx", kind) as graph:
+        x = graph.input("x", FLOAT, ["n", shape[1]])
+        graph.output(graph.linear(x, "layer", weight, bias), "y", FLOAT, ["n", shape[0]])
     values = random.standard_normal((rows, shape[1])).astype(np.float32)
     (result,) = ort.InferenceSession(tmp_path / "one.onnx").run(None, {"x": values})
     used = weight if kind.bits == 32 else quantize(weight, kind.bits, kind.block).dequantize()
@@ -64,12 +63,11 @@ def test_onnx_runtime_multiplies_by_the_same_weight(shape, kind: Precision, rows
 
 
 def test_weights_lie_outside_the_graph_on_page_boundaries(tmp_path):
-    graph = Graph(tmp_path, "one.onnx", FP32)
-    x = graph.input("x", FLOAT, [1, 300])
     first = np.ones((300, 300), np.float32)
-    y = graph.linear(graph.linear(x, "a", first), "b", first[:7])
-    graph.output(y, "y", FLOAT, [1, 7])
-    graph.save()
+    with Graph(tmp_path, "one.onnx", FP32) as graph:
+        x = graph.input("x", FLOAT, [1, 300])
+        y = graph.linear(graph.linear(x, "a", first), "b", first[:7])
+        graph.output(y, "y", FLOAT, [1, 7])
     model = ir.load(tmp_path / "one.onnx")
     tensors = [v.const_value for v in model.graph.initializers.values()]
     assert all(isinstance(t, ir.ExternalTensor) and t.offset % 4096 == 0 for t in tensors)
@@ -77,13 +75,12 @@ def test_weights_lie_outside_the_graph_on_page_boundaries(tmp_path):
 
 
 def test_only_one_branch_of_either_runs(tmp_path):
-    graph = Graph(tmp_path, "one.onnx", INT8)
-    x = graph.input("x", FLOAT, [1, 64])
-    yes = graph.input("yes", ir.DataType.BOOL, [])
     weight = np.eye(64, dtype=np.float32)
-    y = graph.either(yes, lambda: graph.linear(x, "layer", 2 * weight), lambda: x)
-    graph.output(y, "y", FLOAT, [1, 64])
-    graph.save()
+    with Graph(tmp_path, "one.onnx", INT8) as graph:
+        x = graph.input("x", FLOAT, [1, 64])
+        yes = graph.input("yes", ir.DataType.BOOL, [])
+        y = graph.either(yes, lambda: graph.linear(x, "layer", 2 * weight), lambda: x)
+        graph.output(y, "y", FLOAT, [1, 64])
     session = ort.InferenceSession(tmp_path / "one.onnx")
     ones = np.ones((1, 64), np.float32)
     doubled, same = (session.run(None, {"x": ones, "yes": np.array(b)})[0] for b in (True, False))
