@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lite.conversation import Exchange
-from lite.tokenizer import TextStream
+from lite.tokenizer import TextStream, Tokenizer
 
 
 @dataclass
@@ -66,11 +66,26 @@ class Piece:
 
 
 class AnswerText:
-    """Grows an exchange's answer, holding back what may be the start of a new turn."""
+    """Grows an exchange's answer, holding back what may be the start of a new turn or a stop."""
 
-    def __init__(self, exchange: Exchange, stream: TextStream, stops: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        tokenizer: Tokenizer,
+        turns: tuple[str, ...],
+        stops: tuple[str, ...] = (),
+    ) -> None:
+        """
+        Args:
+            exchange: to grow.
+            tokenizer: of its tokens.
+            turns: texts that open a new turn.
+            stops: texts before which the reader wants the answer to end.
+        """
         self._exchange = exchange
-        self._stream = stream
+        self._tokenizer = tokenizer
+        self._stream = TextStream(tokenizer)
+        self._turns = turns
         self._stops = stops
         # An answer begins after the newline of its heading, which a stop text may begin with.
         self._held = "\n"
@@ -85,11 +100,10 @@ class AnswerText:
         self._decoded += len(new)
         self._lengths.append(self._decoded)
         self._held += new
-        for stop in self._stops:
-            at = self._held.find(stop)
-            if at >= 0:
-                return self._stop(at)
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        at = self._end()
+        if at >= 0:
+            return self._stop(at)
+        keep = max((_overlap(self._held, s) for s in (*self._turns, *self._stops)), default=0)
         return self._show(len(self._held) - keep)
 
     def end(self) -> str:
@@ -104,6 +118,13 @@ class AnswerText:
         if not self.stopped:
             self._forget_held()
 
+    def _end(self) -> int:
+        """Where in the held text the answer ends; -1 for nowhere."""
+        heading = int(self._decoded == len(self._held))  # not part of the answer
+        ends = [self._held.find(turn) for turn in self._turns]
+        ends += [self._held.find(stop, heading) for stop in self._stops]
+        return min((end for end in ends if end >= 0), default=-1)
+
     def _stop(self, at: int) -> str:
         """End before the stop text: neither it nor its tokens stay in the conversation."""
         self.stopped = True
@@ -117,6 +138,10 @@ class AnswerText:
         kept = int(np.searchsorted(self._lengths, shown))
         kept += self._lengths[kept : kept + 1] == [shown]
         del self._exchange.answer_ids[kept:]
+        # A stop may begin within a token: what was shown of it is encoded anew.
+        rest = shown - (self._lengths[kept - 1] if kept else len("\n"))
+        if rest > 0 and (tail := self._exchange.answer[-rest:]):
+            self._exchange.answer_ids += self._tokenizer.encode([tail], begin=False)
 
     def _show(self, count: int) -> str:
         shown, self._held = self._held[:count], self._held[count:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ import numpy as np
 from lite import session
 from lite.answer import AnswerText, Piece, Timings
 from lite.conversation import Conversation, Exchange
-from lite.errors import BadInput
+from lite.errors import BadInput, TooLong
 from lite.images import Picture, load_image
 from lite.sampling import Sampler, Sampling, log_probability
-from lite.tokenizer import TextStream
 from lite.vision import VisualMemory
 
 ImageSource = Any  # whatever lite.images.load_image takes
@@ -30,6 +30,17 @@ DEFAULT_MAX_TOKENS = 512
 HEADROOM = 16
 # ... and where that takes dropping turns, with this share more.
 FREED = 4
+
+
+@dataclass(frozen=True)
+class _Request:
+    """How one answer is wanted; the fields are those of `Chat.ask`."""
+
+    max_tokens: int
+    stop: tuple[str, ...]
+    drop_turns: bool
+    sampler: Sampler
+    progress: Callable[[str, int, int], None]
 
 
 class Chat(Conversation):
@@ -47,6 +58,8 @@ class Chat(Conversation):
         image: ImageSource | Sequence[ImageSource] | None = None,
         *,
         max_tokens: int = DEFAULT_MAX_TOKENS,
+        stop: Sequence[str] = (),
+        drop_turns: bool = True,
         progress: Callable[[str, int, int], None] = lambda what, done, total: None,
         **sampling: Any,
     ) -> Iterator[Piece]:
@@ -55,14 +68,17 @@ class Chat(Conversation):
         Args:
             text: the question.
             image: one image or several, shown before the question: paths, encoded bytes, PIL
-                images, or uint8 arrays `[H, W, 3]`.
+                images, uint8 arrays `[H, W, 3]`, or visual memories of `Model.look`.
             max_tokens: longest answer.
+            stop: texts before which the answer ends; none of them is ever shown.
+            drop_turns: where the context is full, drop the oldest turns; False ends the answer
+                there, and refuses a prompt that does not fit.
             progress: called with ("image" or "prompt", done, total) during long work.
             sampling: fields of `lite.sampling.Sampling`; greedy by default.
 
         Raises:
-            BadInput: an empty question, an unusable image or setting, or a prompt longer than the
-                context. The conversation stays as it was.
+            BadInput: an empty question, or an unusable image or setting.
+            TooLong: the prompt is longer than the context. The conversation stays as it was.
         """
         if not text.strip():
             raise BadInput("The question is empty; write something to ask.")
@@ -70,38 +86,43 @@ class Chat(Conversation):
             _check_unicode(part)
         if max_tokens < 1:
             raise BadInput(f"max_tokens is {max_tokens}; give a number from 1.")
-        sampler = Sampler(_settings(sampling))
-        return self._answer(text, as_list(image), max_tokens, sampler, progress)
+        if isinstance(stop, str) or not all(stop):
+            raise BadInput("stop must be a list of texts that are not empty.")
+        how = _Request(max_tokens, tuple(stop), drop_turns, Sampler(_settings(sampling)), progress)
+        return self._answer(text, as_list(image), how)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, kv: bool = False) -> None:
         """Write the conversation to one file, see `lite.session`.
+
+        Args:
+            path: the file; what it held is replaced, at once or not at all.
+            kv: keep the KV cache too. The file is then larger (1 MiB a token for a 7B LLaMA), and
+                the next turn after reopening computes only its own tokens; without it the
+                conversation is read again once.
 
         Raises:
             BadInput: the file cannot be written.
         """
-        session.save(self, Path(path))
+        session.save(self, Path(path), kv)
 
-    def _answer(
-        self,
-        text: str,
-        sources: list[ImageSource],
-        max_tokens: int,
-        sampler: Sampler,
-        progress: Callable[[str, int, int], None],
-    ) -> Iterator[Piece]:
+    def _answer(self, text: str, sources: list[ImageSource], how: _Request) -> Iterator[Piece]:
         timings = Timings()
-        pictures = [load_image(source) for source in sources]
-        exchange = Exchange(text, names=[picture.name for picture in pictures])
+        start = time.perf_counter()
+        pictures = [s if isinstance(s, VisualMemory) else load_image(s) for s in sources]
+        timings.image_seconds = time.perf_counter() - start
+        exchange = Exchange(text, names=[getattr(p, "name", "an image") for p in pictures])
         for picture in pictures:
-            for note in picture.notes:
+            for note in getattr(picture, "notes", ()):
                 yield Piece("", None, 0.0, timings, note)
-        exchange.images = self._look(pictures, timings, progress)
+        exchange.images = self._look(pictures, timings, how.progress)
         before = [*self.exchanges]
         self.exchanges.append(exchange)
         try:
-            yield from self._make_room(timings, min(max_tokens, self.engine.context // HEADROOM))
+            if how.drop_turns:
+                wanted = min(how.max_tokens, self.engine.context // HEADROOM)
+                yield from self._make_room(timings, wanted)
             self._check_length()
-            yield from self._generate(exchange, max_tokens, sampler, timings, progress)
+            yield from self._generate(exchange, how, timings)
         except BaseException:  # Ctrl-C and a reader that stops early included
             if not exchange.answer_ids:
                 self.exchanges[:] = before
@@ -109,20 +130,23 @@ class Chat(Conversation):
 
     def _look(
         self,
-        pictures: list[Picture],
+        pictures: list[Picture | VisualMemory],
         timings: Timings,
         progress: Callable[[str, int, int], None],
     ) -> list[VisualMemory]:
         start = time.perf_counter()
         memories = []
         for done, picture in enumerate(pictures):
+            if isinstance(picture, VisualMemory):
+                memories.append(picture)
+                continue
 
             def computing(done: int = done) -> None:
                 timings.images_computed += 1
                 progress("image", done, len(pictures))
 
             memories.append(self.engine.vision.encode(picture, computing))
-        timings.image_seconds = time.perf_counter() - start
+        timings.image_seconds += time.perf_counter() - start
         return memories
 
     def _make_room(self, timings: Timings, wanted: int) -> Iterator[Piece]:
@@ -145,25 +169,18 @@ class Chat(Conversation):
     def _check_length(self) -> None:
         room, context = self.room(), self.engine.context
         if room < 1:
-            raise BadInput(
+            raise TooLong(
                 f"The prompt has {context - room} tokens but the model's context holds {context}, "
                 f"the answer included; shorten it."
             )
 
-    def _generate(
-        self,
-        exchange: Exchange,
-        max_tokens: int,
-        sampler: Sampler,
-        timings: Timings,
-        progress: Callable[[str, int, int], None],
-    ) -> Iterator[Piece]:
+    def _generate(self, exchange: Exchange, how: _Request, timings: Timings) -> Iterator[Piece]:
         tokenizer, decoder = self.engine.tokenizer, self.decoder
-        text = AnswerText(exchange, TextStream(tokenizer), self.engine.template.stops)
+        text = AnswerText(exchange, tokenizer, self.engine.template.stops, how.stop)
         ids, images = self.prompt()
         timings.prompt_tokens = len(ids)
         start = time.perf_counter()
-        report = lambda done, total: progress("prompt", done, total)  # noqa: E731
+        report = lambda done, total: how.progress("prompt", done, total)  # noqa: E731
         logits = decoder.logits(ids, images, report)
         timings.prefill_seconds = time.perf_counter() - start
         timings.prefill_tokens = decoder.computed
@@ -172,7 +189,7 @@ class Chat(Conversation):
         try:
             while True:
                 logits[unspeakable] = -np.inf
-                token = sampler(logits, ids)
+                token = how.sampler(logits, ids)
                 if token == tokenizer.eos:
                     timings.finish = "stop"
                     break
@@ -185,11 +202,12 @@ class Chat(Conversation):
                 if text.stopped:
                     timings.finish = "stop"
                     break
-                if timings.new_tokens == max_tokens:
+                if timings.new_tokens >= how.max_tokens:
                     timings.finish = "length"
                     break
                 if len(ids) == decoder.context:
-                    yield from self._make_room(timings, 1)
+                    if how.drop_turns:
+                        yield from self._make_room(timings, 1)
                     ids, images = self.prompt()
                     if len(ids) == decoder.context:
                         timings.finish = "length"

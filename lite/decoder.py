@@ -1,10 +1,9 @@
 """The decoder: token ids and visual memories in, logits out, nothing computed twice.
 
 Contract: the decoder knows ids and arrays, never text. Its one question is "the logits at the end
-of this sequence"; it compares the sequence with what its KV cache holds and runs only the rest. A
-cached position counts as equal when its token, the image it attends to, and whether the gated
-blocks ran are all equal, so an image that arrives later recomputes exactly the tokens whose inputs
-it changes, and a shortened, edited or continued conversation needs no special case.
+of this sequence"; it compares the sequence with what its KV cache holds (`lite.kv_cache`) and runs
+only the rest. So an image that arrives later recomputes exactly the tokens whose inputs it changes,
+and a shortened, edited or continued conversation needs no special case.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import onnxruntime as ort
 from lite.attend import image_index
 from lite.bundle import Bundle
 from lite.errors import BadInput, LiteError
+from lite.kv_cache import CacheState, KVCache
 from lite.manifest import DECODER
 from lite.runtime import first_line, open_session
 from lite.vision import VisualMemory
@@ -26,10 +26,6 @@ from lite.vision import VisualMemory
 PREFILL_CHUNK = 128
 # No LLaMA has more; a manifest that claims it would make us allocate without end.
 MAX_CONTEXT = 1 << 20
-
-# What a cached position saw, where that was no image with a number from 1.
-NO_IMAGE = 0  # the gated blocks ran, without an image for this token
-TEXT_ONLY = -1  # a conversation without images: the gated blocks were skipped
 
 
 class Decoder:
@@ -43,10 +39,9 @@ class Decoder:
         self._session = session
         self._check_graph()
         self._binding = self._session.io_binding()
-        self._allocate()
-        self._numbers: dict[str, int] = {}  # visual memory key -> number in self._sights
-        self._ids = np.empty(0, dtype=np.int64)
-        self._sights = np.empty(0, dtype=np.int64)
+        self._binding.bind_output("logits")  # first, so that it is the first of the outputs
+        self._cache = KVCache(self._sizes)
+        self._cache.bind(self._binding)
         self._bound_memory: tuple[tuple[str, ...], ort.OrtValue] | None = None
         self.computed = 0
 
@@ -92,7 +87,7 @@ class Decoder:
         ids, index = self._checked(ids, images)
         sights = self._sights_of(index, images)
         # The last token always runs: its logits are not kept.
-        start = min(self._reusable(ids, sights), len(ids) - 1)
+        start = min(self._cache.reusable(ids, sights), len(ids) - 1)
         self.computed = len(ids) - start
         rows = self._run_from(start, ids, sights, index, images, False, progress)
         return rows[-1]
@@ -100,7 +95,34 @@ class Decoder:
     def reusable(self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory] = ()) -> int:
         """How many leading tokens of a sequence the cache already holds; errors as for `logits`."""
         ids, index = self._checked(ids, images)
-        return self._reusable(ids, self._sights_of(index, images))
+        return self._cache.reusable(ids, self._sights_of(index, images))
+
+    def export_cache(
+        self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory] = ()
+    ) -> CacheState:
+        """What the cache holds of a sequence, see `reusable`; its layers are read as they are used.
+
+        Errors as for `logits`.
+        """
+        return self._cache.export(self.reusable(ids, images))
+
+    def import_cache(
+        self,
+        state: CacheState,
+        ids: Sequence[int] | np.ndarray,
+        images: Sequence[VisualMemory] = (),
+    ) -> None:
+        """Hold what another decoder of the same model exported of a sequence, and nothing else.
+
+        The caller vouches for the values: only their number and shape is checked. Errors as for
+        `logits`, and:
+
+        Raises:
+            ValueError: the state is of another sequence, or does not fit this model. The cache is
+                then empty, or as it was.
+        """
+        ids, index = self._checked(ids, images)
+        self._cache.import_(state, ids, self._sights_of(index, images))
 
     def score(
         self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory] = ()
@@ -134,17 +156,7 @@ class Decoder:
         return ids, image_index(ids, self._image_id, self._bundle.manifest.attend)
 
     def _sights_of(self, index: np.ndarray, images: Sequence[VisualMemory]) -> np.ndarray:
-        """What each token sees, in numbers that mean the same from one call to the next."""
-        if not images:
-            return np.full(index.shape, TEXT_ONLY, dtype=np.int64)
-        numbers = [self._numbers.setdefault(i.key, len(self._numbers) + 1) for i in images]
-        return np.array([NO_IMAGE, *numbers])[index]
-
-    def _reusable(self, ids: np.ndarray, sights: np.ndarray) -> int:
-        """How many leading positions of the KV cache are right for this sequence."""
-        n = min(len(ids), len(self._ids))
-        same = (ids[:n] == self._ids[:n]) & (sights[:n] == self._sights[:n])
-        return n if same.all() else int(same.argmin())
+        return self._cache.sights_of(index, [image.key for image in images])
 
     def _run_from(
         self,
@@ -160,10 +172,10 @@ class Decoder:
         for at in range(start, len(ids), PREFILL_CHUNK):
             end = min(at + PREFILL_CHUNK, len(ids))
             # Until the run is done, the cache is right only up to where it starts.
-            self._ids, self._sights = ids[:at], sights[:at]
+            self._cache.hold(ids[:at], sights[:at])
             first = 0 if every_position else end - at - 1
             rows.append(self._run(at, ids[at:end], index[at:end], images, first))
-            self._ids, self._sights = ids[:end], sights[:end]
+            self._cache.hold(ids[:end], sights[:end])
             progress(end - start, len(ids) - start)
         return np.concatenate(rows) if every_position else rows[-1]
 
@@ -234,20 +246,3 @@ class Decoder:
                 f"The manifest of {self._bundle.folder} does not describe its decoder; "
                 f"export the bundle again."
             )
-
-    def _allocate(self) -> None:
-        """Bind one buffer per layer and part as both past and present, so that nothing is copied.
-
-        The buffers have the full context, but the operating system backs only what is written.
-        """
-        # A binding does not keep the memory of numpy arrays alive; these references do.
-        self._buffers: list[ort.OrtValue] = []
-        self._binding.bind_output("logits")  # first, so that it is the first of the outputs
-        s = self._sizes
-        shape = (1, s.kv_heads, s.context, s.head_dim)
-        for layer in range(s.layers):
-            for part in ("key", "value"):
-                buffer = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32))
-                self._buffers.append(buffer)
-                self._binding.bind_ortvalue_input(f"past.{layer}.{part}", buffer)
-                self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)

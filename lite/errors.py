@@ -15,3 +15,7 @@ class BadInput(LiteError):
     """What the person gave cannot be used: the command ends with exit code 2."""
 
     exit_code = 2
+
+
+class TooLong(BadInput):
+    """The prompt does not fit into the model's context."""

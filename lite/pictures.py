@@ -52,14 +52,17 @@ class Picture:
 
 
 def load_image(
-    source: str | Path | bytes | Image.Image | np.ndarray, *, max_pixels: int = MAX_PIXELS
+    source: str | Path | bytes | Image.Image | np.ndarray | Picture, *, max_pixels: int = MAX_PIXELS
 ) -> Picture:
     """Decode a path, an encoded file's bytes, a Pillow image, or an array uint8 `[H, W, 3]`.
 
-    EXIF orientation is applied, transparency is laid over white, 16-bit gray is scaled by its full
-    range, and of an animation or a stack of pages the first is taken, with a note. Raises
-    `BadInput` for what cannot be read or is larger than `max_pixels` or `MAX_BYTES`.
+    A `Picture` is returned as it is. Else EXIF orientation is applied, transparency is laid over
+    white, 16-bit gray is scaled by its full range, and of an animation or a stack of pages the
+    first is taken, with a note. Raises `BadInput` for what cannot be read or is larger than
+    `max_pixels` or `MAX_BYTES`.
     """
+    if isinstance(source, Picture):
+        return source
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
     if isinstance(source, Image.Image):

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class VisionEncoder:
         self._session: ort.InferenceSession | None = None
         self._shape = bundle.manifest.sizes.memory_shape
         self._memory = MemoryCache(MEMORY_BYTES)
+        self._computing = threading.Lock()  # an image wanted by several threads is computed once
         self._disk = DiskCache(cache_dir("visual"), self._shape, DISK_BYTES)
 
     def encode(
@@ -68,12 +70,15 @@ class VisionEncoder:
         key = hashlib.sha256(content.encode()).hexdigest()
         array = self._memory.get(key)
         if array is None:
-            array = self._disk.get(key)
-            if array is None:
-                computing()
-                array = self.run(to_pixels(picture, preprocessing)[None])[1][0]
-                self._disk.put(key, array)
-            self._memory.put(key, array)
+            with self._computing:
+                array = self._memory.get(key)
+                if array is None:
+                    array = self._disk.get(key)
+                if array is None:
+                    computing()
+                    array = self.run(to_pixels(picture, preprocessing)[None])[1][0]
+                    self._disk.put(key, array)
+                self._memory.put(key, array)
         return VisualMemory(key, array)
 
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -113,22 +118,26 @@ class VisionEncoder:
 
 
 class MemoryCache:
-    """The most recently used arrays, up to a number of bytes."""
+    """The most recently used arrays, up to a number of bytes; for any number of threads."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._arrays: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key: str) -> np.ndarray | None:
-        if key in self._arrays:
-            self._arrays.move_to_end(key)
-        return self._arrays.get(key)
+        with self._lock:
+            if key in self._arrays:
+                self._arrays.move_to_end(key)
+            return self._arrays.get(key)
 
     def put(self, key: str, array: np.ndarray) -> None:
-        self._arrays[key] = array
-        self._arrays.move_to_end(key)
-        while sum(a.nbytes for a in self._arrays.values()) > self._limit and len(self._arrays) > 1:
-            self._arrays.popitem(last=False)
+        with self._lock:
+            self._arrays[key] = array
+            self._arrays.move_to_end(key)
+            total = sum(a.nbytes for a in self._arrays.values())
+            while total > self._limit and len(self._arrays) > 1:
+                total -= self._arrays.popitem(last=False)[1].nbytes
 
 
 class DiskCache:

@@ -56,9 +56,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Tests neither read nor fill the user's cache."""
+    """Tests neither read nor fill the user's cache and history."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMGPT_LITE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MMGPT_LITE_DATA", str(tmp_path_factory.mktemp("data")))
         yield
 
 

@@ -1,36 +1,38 @@
 """`lite-chat`: talk about images in the terminal.
 
-Contract: a thin reader of `Chat.ask`. stdout carries answers only; notes, progress and statistics
-go to stderr. A terminal gets an interactive chat, piped input is one question a line.
+Contract: options in, a `Talk` out; what is done with it is in `lite.terminal`. A terminal gets an
+interactive chat, piped input is one question a line, and only the first loads a line editor.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lite.commands.common import entry_point, say
 
+if TYPE_CHECKING:
+    from lite.chat import Chat
+    from lite.model import Model
+    from lite.pictures import Picture
+    from lite.terminal.home import Home
+    from lite.terminal.talk import Talk
+
 HELP = """
 Chat about images with an exported bundle.
 
-IMAGE is a picture file; several are shown to the model in order. With -p the
-question is asked once and only the answer is printed. In a terminal the chat
-goes on until Ctrl-D; Ctrl-C stops an answer, and once more leaves. Piped
-input is read as one question a line.
+IMAGE is a picture file, or - for one from standard input; several are shown
+to the model in order. With -p the question is asked once and only the answer
+is printed. In a terminal the chat goes on until Ctrl-D, Ctrl-C stops an
+answer, and /help lists what else there is. Piped input is read as one
+question a line.
 
 Example: lite-chat park.jpg -m bundle -p "How many dogs are there?"
 """
-
-# C0 and C1 control characters but tab and newline, and DEL.
-CONTROLS = {c: None for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
 
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,6 +50,10 @@ CONTROLS = {c: None for c in (*range(32), *range(127, 160)) if chr(c) not in "\t
 @click.option("--threads", type=int, help="Worker threads.  [default: one per physical core]")
 @click.option("--stats", is_flag=True, help="Print times and tokens/s on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
+@click.option("--continue", "go_on", is_flag=True, help="Go on with the last conversation.")
+@click.option("--session", metavar="FILE", help="Go on with this conversation, and keep it there.")
+@click.option("--no-history", is_flag=True, help="Keep neither typed lines nor the conversation.")
+@click.option("--no-pictures", is_flag=True, help="Do not draw images in the terminal.")
 @click.version_option(package_name="mmgpt-lite", prog_name="lite-chat")
 def command(
     images: tuple[str, ...],
@@ -57,111 +63,89 @@ def command(
     threads: int | None,
     stats: bool,
     as_json: bool,
+    go_on: bool,
+    session: str | None,
+    no_history: bool,
+    no_pictures: bool,
     **settings: Any,
 ) -> None:
     from lite import load
-    from lite.images import load_image
+    from lite.terminal import home
+    from lite.terminal.answers import Printer
+    from lite.terminal.talk import Talk
 
+    interactive = prompt is None and sys.stdin.isatty()
+    _check(images, prompt, go_on, session)
     started = time.perf_counter()
     hashing = lambda name: say(f"Checking {name} for the first time...")  # noqa: E731
-    chat = load(model, threads=threads, hashing=hashing).chat(system)
+    opened = load(model, threads=threads, hashing=hashing)
+    if session is not None:
+        place = home.named(session)
+    elif go_on:
+        place = home.continued(opened)
+    else:
+        place = home.last(opened) if interactive and not no_history else home.Home()
+    chat = _conversation(opened, place, go_on, system)
     if stats:
         say(f"open {time.perf_counter() - started:.3f} s")
-    talk = Conversation(chat, images, settings, stats, as_json)
-    if prompt is not None:
-        talk.answer(prompt)
-    elif sys.stdin.isatty():
-        for image in images:
-            load_image(image)  # one that cannot be shown would fail every question
-        talk.interact()
+    talk = Talk(opened, chat, settings, Printer(stats, as_json), place)
+    pictures = [_picture(image) for image in images]
+    if interactive:
+        _interact(talk, pictures, no_history, no_pictures)
     else:
-        for question in _lines():
-            talk.answer(question)
+        talk.waiting = pictures
+        for question in _lines() if prompt is None else [prompt]:
+            talk.ask(question)
+    if talk.home.named and not talk.home.exists():
+        talk.home.keep(talk.chat)  # nothing was asked
 
 
-class Conversation:
-    """Prints answers; the images go with the first question."""
+def _check(images: tuple[str, ...], prompt: str | None, go_on: bool, session: str | None) -> None:
+    """Refuse options that contradict each other."""
+    from lite.errors import BadInput
 
-    def __init__(
-        self,
-        chat: Any,
-        images: tuple[str, ...],
-        settings: dict[str, Any],
-        stats: bool,
-        as_json: bool,
-    ) -> None:
-        self._chat = chat
-        self._images = list(images)
-        self._settings = settings
-        self._stats = stats
-        self._as_json = as_json
-
-    def interact(self) -> None:
-        """Questions from a terminal until Ctrl-D, or Ctrl-C where no answer is under way."""
-        say("Ask about the image, or anything. Ctrl-D leaves.")
-        while True:
-            try:
-                question = _typed()
-            except EOFError:
-                say("")
-                return
-            if question.strip():
-                self._answer_until_interrupted(question)
-
-    def answer(self, question: str) -> None:
-        """Ask, and print the answer as it comes."""
-        answer, timings = "", None
-        pieces = self._chat.ask(question, self._images, progress=self._progress, **self._settings)
-        with closing(pieces):  # Ctrl-C while printing ends the answer here, not some time later
-            for piece in pieces:
-                if piece.note:
-                    say(piece.note)
-                timings = piece.timings
-                answer += piece.text
-                if not self._as_json:
-                    print(_printable(piece.text), end="", flush=True)
-        self._images = []
-        if self._as_json:
-            print(json.dumps({"answer": answer, **(asdict(timings) if timings else {})}))
-        else:
-            print(flush=True)
-        if self._stats and timings:
-            say(_statistics(timings))
-
-    def _answer_until_interrupted(self, question: str) -> None:
-        from lite.errors import BadInput
-
-        try:
-            self.answer(question)
-        except KeyboardInterrupt:
-            self._images = [] if self._chat.exchanges else self._images
-            say("\n(stopped; Ctrl-C again leaves)")
-        except BadInput as error:
-            say(f"Error: {error}")
-
-    def _progress(self, what: str, done: int, total: int) -> None:
-        """One line that is overwritten, for people only."""
-        if not sys.stderr.isatty() or self._as_json:
-            return
-        if what == "image":
-            line = f"looking at image {done + 1} of {total}..."
-        else:
-            line = f"reading {done} of {total} tokens..." if done < total else ""
-        # Carriage return and erase-line: the answer then starts on a clean line.
-        click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+    if go_on and session is not None:
+        raise BadInput("--continue and --session name two conversations; give one of them.")
+    if images.count("-") > 1:
+        raise BadInput("Standard input holds one image; give - once.")
+    if "-" in images and prompt is None:
+        raise BadInput(
+            "With - standard input is the image, so questions cannot come from there; give -p TEXT."
+        )
 
 
-def _printable(text: str) -> str:
-    """`text` without what would command a terminal; a pipe gets the answer as it is."""
-    return text.translate(CONTROLS) if sys.stdout.isatty() else text
+def _conversation(model: Model, place: Home, go_on: bool, system: str | None) -> Chat:
+    """The conversation that lives there, or a new one."""
+    if place.path is None or not (go_on or place.named) or not place.exists():
+        return model.chat(system)
+    chat = model.open(place.path)
+    chat.system = chat.system if system is None else system
+    return chat
 
 
-def _typed() -> str:
-    """A line from the terminal; stdout gets the prompt only where a person reads it."""
-    if sys.stdout.isatty():
-        return input("> ")
-    click.echo("> ", nl=False, err=True)
-    return input()
+def _picture(image: str) -> Picture:
+    if image == "-":
+        from lite.terminal.paste import standard_input
+
+        return standard_input()
+    from lite.pictures import load_image
+
+    return load_image(image)
+
+
+def _interact(talk: Talk, pictures: list[Picture], no_history: bool, no_pictures: bool) -> None:
+    """Hand over to a person."""
+    from lite.terminal.editing import editor
+    from lite.terminal.repl import interact
+    from lite.userdirs import data_dir
+
+    if not no_pictures:
+        from lite.terminal import thumbnail
+
+        talk.draw = thumbnail.show
+    if pictures:
+        say(talk.show(pictures))
+    interact(talk, editor(None if no_history else data_dir("history") / "lines"))
 
 
 def _lines() -> Iterator[str]:
@@ -175,15 +159,6 @@ def _lines() -> Iterator[str]:
         raise BadInput(
             f"Standard input is not {error.encoding} text; convert it, or set PYTHONUTF8=1."
         ) from None
-
-
-def _statistics(t: Any) -> str:
-    return (
-        f"image {t.image_seconds:.3f} s ({t.images_computed} computed)  "
-        f"prefill {t.prefill_tokens} of {t.prompt_tokens} tokens in {t.prefill_seconds:.3f} s  "
-        f"decode {t.new_tokens} tokens in {t.decode_seconds:.3f} s, "
-        f"{t.tokens_per_second:.1f} tokens/s  ({t.finish})"
-    )
 
 
 main = entry_point(command)

@@ -1,7 +1,7 @@
 """What the runtime's tests share: models, a model whose context is soon full, and pictures."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from export.bundle import write_bundle
 from export.precision import precision
 from export.tiny import TinySizes, write_checkpoints
 from qlora.model import read_weights
+from tests.lite.terminals import Terminal
 
 SMALL_CONTEXT = 192
 DOG, CAT, BIRD = (
@@ -55,3 +56,17 @@ def long_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small(small_bundle: Path) -> lite.Model:
     return lite.load(small_bundle)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Any]:
+    """`terminal(arguments)`: lite-chat in a pseudo-terminal of its own."""
+    opened: list[Terminal] = []
+
+    def open_(*arguments: Any, **environment: str) -> Terminal:
+        opened.append(Terminal(*arguments, **environment))
+        return opened[-1]
+
+    yield open_
+    for one in opened:
+        one.close()

@@ -1,0 +1,142 @@
+"""The KV cache: the keys and values of a sequence, and what each position of it stands for.
+
+Contract: knows ids, visual memory keys and arrays; runs nothing. A position counts as equal when
+its token, the image it attends to, and whether the gated blocks ran are all equal. The buffers may
+hold more than the cache vouches for: only its first `len(ids)` positions mean anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+
+from lite.manifest import Sizes
+
+# What a position saw, where that was no image with a number from 1.
+NO_IMAGE = 0  # the gated blocks ran, without an image for this token
+TEXT_ONLY = -1  # a conversation without images: the gated blocks were skipped
+
+# Images with a number; beyond them, those that the cache does not hold are forgotten.
+MAX_NUMBERS = 1024
+
+
+@dataclass(frozen=True)
+class CacheState:
+    """The content of a KV cache by itself, as a file can keep it.
+
+    Attributes:
+        ids: the token of each position, int64 `[positions]`.
+        keys: keys of the visual memories that were attended to.
+        seen: what each position saw, int64 `[positions]`: j is the memory `keys[j - 1]`, others
+            are `NO_IMAGE` and `TEXT_ONLY`.
+        layers: for each layer keys at 0 and values at 1, float32
+            `[2, kv_heads, positions, head_dim]`. Made one at a time, so that no second copy of
+            the whole exists; to be read once, and before the decoder runs again.
+    """
+
+    ids: np.ndarray
+    keys: list[str]
+    seen: np.ndarray
+    layers: Iterable[np.ndarray]
+
+
+class KVCache:
+    """Buffers that the decoder graph reads and writes in place.
+
+    Attributes:
+        ids: tokens of the positions that are right, int64 `[positions]`.
+        sights: what they saw, int64 `[positions]`, in the numbers of `sights_of`.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._sizes = sizes
+        self._numbers: dict[str, int] = {}  # visual memory key -> number in sights
+        self._unused = itertools.count(NO_IMAGE + 1)
+        # The operating system backs only what is written of the full context.
+        shape = (1, sizes.kv_heads, sizes.context, sizes.head_dim)
+        self._arrays = [np.zeros(shape, dtype=np.float32) for _ in range(2 * sizes.layers)]
+        # A binding does not keep the memory of numpy arrays alive; these references do.
+        self._values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._arrays]
+        self.hold(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+
+    def bind(self, binding: ort.IOBinding) -> None:
+        """Make each buffer both past and present of a run, so that nothing is copied."""
+        for i, value in enumerate(self._values):
+            name = f"{i // 2}.{('key', 'value')[i % 2]}"
+            binding.bind_ortvalue_input(f"past.{name}", value)
+            binding.bind_ortvalue_output(f"present.{name}", value)
+
+    def hold(self, ids: np.ndarray, sights: np.ndarray) -> None:
+        """From now on the first positions stand for these tokens, the others for nothing."""
+        self.ids, self.sights = ids, sights
+
+    def sights_of(self, index: np.ndarray, keys: Sequence[str]) -> np.ndarray:
+        """What each token sees, in numbers that mean the same from one call to the next.
+
+        Args:
+            index: from `lite.attend.image_index`, `[T]`.
+            keys: of the visual memories that it numbers from 1.
+        """
+        if not keys:
+            return np.full(index.shape, TEXT_ONLY, dtype=np.int64)
+        if len(self._numbers) > MAX_NUMBERS:
+            held = {*self.sights.tolist()}
+            self._numbers = {key: n for key, n in self._numbers.items() if n in held}
+        return np.array([NO_IMAGE, *self._numbers_of(keys)])[index]
+
+    def reusable(self, ids: np.ndarray, sights: np.ndarray) -> int:
+        """How many leading positions are right for this sequence."""
+        n = min(len(ids), len(self.ids))
+        same = (ids[:n] == self.ids[:n]) & (sights[:n] == self.sights[:n])
+        return n if same.all() else int(same.argmin())
+
+    def export(self, positions: int) -> CacheState:
+        """The first positions."""
+        sights = self.sights[:positions]
+        numbers = sorted({int(n) for n in sights if n > NO_IMAGE})
+        names = {number: key for key, number in self._numbers.items()}
+        renumbered = np.searchsorted([NO_IMAGE, *numbers], sights)
+        return CacheState(
+            ids=self.ids[:positions],
+            keys=[names[number] for number in numbers],
+            seen=np.where(sights == TEXT_ONLY, TEXT_ONLY, renumbered),
+            layers=self._layers(positions),
+        )
+
+    def import_(self, state: CacheState, ids: np.ndarray, sights: np.ndarray) -> None:
+        """Take over what another cache exported of this sequence.
+
+        Raises:
+            ValueError: the state is of another sequence or does not fit the model. The cache is
+                then empty, or as it was.
+        """
+        n = len(state.ids)
+        known = (state.seen >= TEXT_ONLY) & (state.seen <= len(state.keys))
+        if state.seen.shape != (n,) or not known.all():
+            raise ValueError("a position of the KV cache saw an image that is not there")
+        seen = np.array([NO_IMAGE, *self._numbers_of(state.keys), TEXT_ONLY])[state.seen]
+        if not np.array_equal(state.ids, ids[:n]) or not np.array_equal(seen, sights[:n]):
+            raise ValueError("the KV cache is of another conversation")
+        self.hold(ids[:0], sights[:0])  # the buffers are about to change
+        for i, layer in zip(range(self._sizes.layers), state.layers, strict=True):
+            self._write(i, n, layer)
+        self.hold(ids[:n], sights[:n])
+
+    def _write(self, layer: int, n: int, content: np.ndarray) -> None:
+        shape = (2, self._sizes.kv_heads, n, self._sizes.head_dim)
+        if content.shape != shape or content.dtype != np.float32:
+            found = f"{content.dtype} {list(content.shape)}"
+            raise ValueError(f"layer {layer} of the KV cache is {found}, not {list(shape)}")
+        for part in (0, 1):
+            self._arrays[2 * layer + part][0, :, :n] = content[part]
+
+    def _layers(self, positions: int) -> Iterator[np.ndarray]:
+        for i in range(0, len(self._arrays), 2):
+            yield np.stack([array[0, :, :positions] for array in self._arrays[i : i + 2]])
+
+    def _numbers_of(self, keys: Sequence[str]) -> list[int]:
+        return [self._numbers.setdefault(key, next(self._unused)) for key in keys]

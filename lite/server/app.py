@@ -1,0 +1,86 @@
+"""The server as a Starlette application.
+
+Contract: `create_app` is all that a program needs; nothing is global, so several may run in one
+process.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
+
+from lite.model import Model
+from lite.server.endpoint import ChatCompletions
+from lite.server.errors import Refused
+from lite.server.guard import Guard
+from lite.server.metrics import Metrics
+from lite.server.openapi import document
+from lite.server.service import Service
+from lite.server.settings import Settings
+
+WEB = Path(__file__).parent / "web"
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def create_app(model: Model, settings: Settings | None = None) -> Starlette:
+    """The application for one model.
+
+    Example:
+        >>> uvicorn.run(create_app(lite.load("bundle")))
+    """
+    settings = settings or Settings()
+    service = Service(model, settings)
+    metrics = Metrics(service.pool)
+    name = model.bundle.folder.resolve().name
+    about = document(name, keyed=settings.api_key is not None)
+    card = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmgpt-lite"}
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "stopping" if service.pool.stopping else "ok"})
+
+    async def models(request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [card]})
+
+    async def one_model(request: Request) -> Response:
+        chat.check_model(request.path_params["id"])
+        return JSONResponse(card)
+
+    async def figures(request: Request) -> Response:
+        return Response(metrics.text(), headers={"Content-Type": PROMETHEUS})
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(about)
+
+    chat = ChatCompletions(service, metrics, name, model.tokenizer, settings.max_body)
+    routes = [
+        Route("/health", health),
+        Route("/metrics", figures),
+        Route("/openapi.json", openapi),
+        Route("/v1/models", models),
+        Route("/v1/models/{id:path}", one_model),
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, settings=settings, metrics=metrics)],
+        exception_handlers={HTTPException: _http},
+    )
+    if WEB.is_dir():  # after all routes, and only if none has the path: else it would hide 405
+        app.router.default = StaticFiles(directory=WEB, html=True)
+    app.state.service = service
+    return app
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """Paths and methods that there are not."""
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path[:100]} is not possible here ({error.detail})."
+    return Refused(error.status_code, message, headers=dict(error.headers or {})).response()

@@ -1,0 +1,91 @@
+"""A conversation that comes back as text, as the tokens that it was.
+
+Contract: clients send the whole conversation with every request, answers as text. Text alone does
+not tell the tokens an answer was generated as, nor which turns had been dropped to make room; both
+are remembered under a hash of everything before the answer and the answer itself. What was
+forgotten, or never said here, is encoded from its text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lite.conversation import Conversation, Exchange
+from lite.engine import Engine
+from lite.server.recent import Recent
+from lite.server.turns import Turn
+from lite.vision import VisualMemory
+
+MEMORY_BYTES = 32 << 20
+ENTRY_BYTES = 512  # what an entry takes beside its tokens
+TOKEN_BYTES = 36  # an int in a list
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The tokens of an answer, and how many of its conversation's first turns were dropped."""
+
+    answer_ids: list[int]
+    dropped: int
+
+
+class History:
+    """Builds conversations, and remembers how their answers were made."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._answers: Recent[Remembered] = Recent(MEMORY_BYTES)
+
+    def rebuild(
+        self, system: str | None, turns: Sequence[Turn], images: Sequence[list[VisualMemory]]
+    ) -> tuple[Conversation, str]:
+        """The conversation before its last question, and the name of the answer to come.
+
+        Args:
+            system: the opening line; None for the template's.
+            turns: all of them; the last one has no answer.
+            images: the visual memories of each turn.
+        """
+        conversation = Conversation(self._engine, system)
+        key = _link("", conversation.system)
+        dropped = 0
+        for turn, memories in zip(turns, images, strict=True):
+            key = _link(key, turn.question, *(memory.key for memory in memories))
+            if turn.answer is None:
+                break
+            key = answer_key(key, turn.answer)
+            known = self._answers.get(key)
+            ids = known.answer_ids if known else self._encode(turn.answer)
+            dropped = known.dropped if known else dropped
+            names = ["an image"] * len(memories)
+            exchange = Exchange(turn.question, memories, names, turn.answer, [*ids])
+            conversation.exchanges.append(exchange)
+        for _ in range(dropped):
+            conversation.drop_oldest()
+        return conversation, key
+
+    def remember(self, key: str, answer: Exchange, dropped: int) -> None:
+        """Keep how the answer to the question named `key` was made."""
+        ids = [*answer.answer_ids]
+        weight = ENTRY_BYTES + TOKEN_BYTES * len(ids)
+        self._answers.put(answer_key(key, answer.answer), Remembered(ids, dropped), weight)
+
+    def _encode(self, answer: str) -> list[int]:
+        guarded = self._engine.template.guard(answer)
+        return self._engine.tokenizer.encode([guarded], begin=False)
+
+
+def answer_key(question: str, answer: str) -> str:
+    """The name of an answer to the question of that name."""
+    return _link(question, answer)
+
+
+def _link(key: str, *texts: str) -> str:
+    """A name for all that has the name `key`, followed by `texts`."""
+    sha = hashlib.sha256(key.encode())
+    for text in texts:
+        data = text.encode()
+        sha.update(len(data).to_bytes(8, "big") + data)
+    return sha.hexdigest()

@@ -1,0 +1,117 @@
+"""N sequences at a time on one model, a bounded queue before them, and the best KV cache for each.
+
+Contract: `place` counts a request in or refuses it, `turn` waits until one of the N is free, `take`
+hands out a free slot to a request that holds a turn. Nothing here runs the model.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from lite.decoder import Decoder
+from lite.server.errors import Refused
+from lite.vision import VisualMemory
+
+RETRY_SECONDS = 2
+
+
+@dataclass(eq=False)
+class Slot:
+    """A KV cache with what is known about it.
+
+    Attributes:
+        decoder: that owns it.
+        held: tokens in it.
+        used: when it was last given back, as a count; 0 for never.
+    """
+
+    decoder: Decoder
+    held: int = 0
+    used: int = 0
+
+
+class Pool:
+    """Slots and the queue before them."""
+
+    def __init__(self, decoder: Decoder, parallel: int, queue: int) -> None:
+        """
+        Args:
+            decoder: to fork.
+            parallel: sequences at a time.
+            queue: requests that may wait beyond them.
+        """
+        self._free = [Slot(decoder.fork()) for _ in range(parallel)]
+        self._lock = threading.Lock()
+        self._turns = anyio.Semaphore(parallel)
+        self._places = parallel + queue
+        self.parallel = parallel
+        self._clock = 0
+        self.present = 0  # requests that wait or run
+        self.active = 0  # requests that run
+        self.stopping = False
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Be one of those present.
+
+        Raises:
+            Refused: all places are taken, or the server is stopping.
+        """
+        self._check_open()
+        if self.present >= self._places:
+            message = "The server is busy and its queue is full; try again in a moment."
+            retry = {"Retry-After": str(RETRY_SECONDS)}
+            raise Refused(429, message, code="queue_full", headers=retry)
+        self.present += 1
+        try:
+            yield
+        finally:
+            self.present -= 1
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait, first come first served, until fewer than N run.
+
+        Raises:
+            Refused: the server began to stop in the meantime.
+        """
+        async with self._turns:
+            self._check_open()
+            self.active += 1
+            try:
+                yield
+            finally:
+                self.active -= 1
+
+    def take(self, ids: Sequence[int], images: Sequence[VisualMemory]) -> Slot:
+        """The free slot whose cache serves this prompt best; give it back with `give`.
+
+        That is the longest reusable prefix, if most of the cache is reused; otherwise the slot that
+        was not used for longest, so that other conversations keep theirs.
+        """
+        with self._lock:
+            best, reused = self._free[0], -1
+            for slot in self._free:
+                same = slot.decoder.reusable(ids, images)
+                if 2 * same > slot.held and same > reused:
+                    best, reused = slot, same
+            if reused <= 0:
+                best = min(self._free, key=lambda slot: slot.used)
+            self._free.remove(best)
+            return best
+
+    def give(self, slot: Slot, held: int) -> None:
+        """Put a slot back that now holds that many tokens."""
+        with self._lock:
+            self._clock += 1
+            slot.held, slot.used = held, self._clock
+            self._free.append(slot)
+
+    def _check_open(self) -> None:
+        if self.stopping:
+            raise Refused(503, "The server is stopping; send the request to another.")

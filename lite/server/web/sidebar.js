@@ -1,0 +1,105 @@
+// The list of conversations, and the drawer that it becomes on a narrow screen.
+// Contract: draws what it is given and reports what the person wants; keeps no sessions.
+
+import { titleOf } from "./conversation.js";
+import { element, iconButton } from "./dom.js";
+
+const get = (id) => document.getElementById(id);
+// The same width as in style.css.
+const narrow = matchMedia("(max-width: 760px)");
+
+export class Sidebar {
+  /** `actions` has open(id), rename(session, title), remove(session) and save(session). */
+  constructor(actions) {
+    this.actions = actions;
+    this.list = get("sessions");
+    this.shown = [];
+    get("open-side").addEventListener("click", () => this.toggle(true));
+    get("close-side").addEventListener("click", () => this.toggle(false));
+    get("scrim").addEventListener("click", () => this.toggle(false));
+    narrow.addEventListener("change", () => this.toggle(false));
+    this.toggle(false);
+  }
+
+  show(sessions, currentId) {
+    this.shown = [sessions, currentId];
+    if (this.list.querySelector("input")) return; // a name is being written
+    const focused = document.activeElement?.dataset.focus;
+    this.list.replaceChildren(...sessions.map((session) => this.#row(session, currentId)));
+    if (focused) this.list.querySelector(`[data-focus="${focused}"]`)?.focus();
+  }
+
+  get open() {
+    return document.body.classList.contains("side-open");
+  }
+
+  /** On a narrow screen, open or close the drawer; on a wide one the list is always there. */
+  toggle(open) {
+    const was = this.open;
+    document.body.classList.toggle("side-open", open && narrow.matches);
+    get("scrim").hidden = !this.open;
+    get("side").inert = narrow.matches && !this.open;
+    get("page").inert = this.open;
+    get("open-side").setAttribute("aria-expanded", this.open);
+    if (this.open) get("close-side").focus();
+    else if (was) get("open-side").focus();
+  }
+
+  #row(session, currentId) {
+    const title = titleOf(session);
+    const current = session.id === currentId;
+    const name = element(
+      "button",
+      {
+        type: "button",
+        class: "session",
+        "aria-current": current ? "page" : null,
+        "data-focus": `open-${session.id}`,
+        title,
+        onclick: () => {
+          this.toggle(false);
+          this.actions.open(session.id);
+        },
+      },
+      title,
+    );
+    const button = (kind, label, act) =>
+      iconButton(kind, `${label} ${title}`, act, { "data-focus": `${kind}-${session.id}` });
+    return element(
+      "li",
+      { class: current ? "current" : null },
+      name,
+      button("edit", "Rename", () => this.#rename(row(), session)),
+      button("export", "Export", () => this.actions.save(session)),
+      button("trash", "Delete", () => this.actions.remove(session)),
+    );
+
+    function row() {
+      return name.parentElement;
+    }
+  }
+
+  #rename(row, session) {
+    const field = element("input", { type: "text", "aria-label": "Name", maxlength: 200 });
+    field.value = titleOf(session);
+    let finished = false;
+    const finish = (keep) => {
+      if (finished) return;
+      finished = true;
+      field.remove();
+      if (keep && field.value.trim()) this.actions.rename(session, field.value.trim());
+      else this.show(...this.shown);
+      this.list.querySelector(`[data-focus="open-${session.id}"]`)?.focus();
+    };
+    field.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !event.isComposing) finish(true);
+      if (event.key !== "Escape") return;
+      event.stopPropagation();
+      finish(false);
+    });
+    field.addEventListener("blur", () => finish(true));
+    row.replaceChildren(field);
+    field.focus();
+    field.select();
+  }
+}

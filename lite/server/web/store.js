@@ -1,0 +1,144 @@
+// Sessions and their images in IndexedDB.
+// Contract: a session is plain data, saved whole in one transaction with the images it is the
+// first to show; an image belongs to one session. Where the browser keeps nothing, everything
+// works until the page is closed, and `kept` is false.
+
+const NAME = "mmgpt-lite";
+const VERSION = 1;
+// A deleted session can be taken back for as long as its note is shown, in any tab.
+const UNDO_MS = 60_000;
+
+export class Store {
+  static async open() {
+    try {
+      return new Store(await connect());
+    } catch {
+      return new Store(null);
+    }
+  }
+
+  constructor(database) {
+    this.database = database;
+    this.kept = database !== null;
+    this.memory = { sessions: new Map(), images: new Map() };
+    this.channel = "BroadcastChannel" in globalThis ? new BroadcastChannel(NAME) : null;
+  }
+
+  /** `heard(id)` is called when another tab has changed a session. */
+  onChange(heard) {
+    this.channel?.addEventListener("message", (event) => heard(event.data));
+  }
+
+  /** Sessions that are not deleted, the newest first. */
+  async list() {
+    const all = await this.#read("sessions", (store) => store.getAll());
+    return all.filter((s) => !s.deleted).sort((a, b) => b.updated - a.updated);
+  }
+
+  get(id) {
+    return this.#read("sessions", (store) => store.get(id));
+  }
+
+  /** Blobs of a session's images by their ids. */
+  async images(session) {
+    const ids = imageIds(session);
+    const found = await Promise.all(
+      ids.map((id) => this.#read("images", (store) => store.get(id))),
+    );
+    return new Map(found.filter(Boolean).map((image) => [image.id, image.blob]));
+  }
+
+  /** Keep a session as it is now, and images `{id, blob}` that are new in it. */
+  async save(session, images = []) {
+    await this.#write((sessions, kept) => {
+      sessions.put(session);
+      for (const { id, blob } of images) kept.put({ id, blob });
+    });
+    this.channel?.postMessage(session.id);
+  }
+
+  /** Remove what was deleted a while ago, and images that no session shows any more. */
+  async sweep(now = Date.now()) {
+    const all = await this.#read("sessions", (store) => store.getAll());
+    const gone = all.filter((s) => s.deleted && s.deleted < now - UNDO_MS);
+    await this.#write((sessions) => gone.forEach((session) => sessions.delete(session.id)));
+    await this.#dropImages();
+  }
+
+  /** Remove a session and its images for good. */
+  async purge(session) {
+    await this.#write((sessions, images) => {
+      sessions.delete(session.id);
+      imageIds(session).forEach((id) => images.delete(id));
+    });
+  }
+
+  /** In one transaction, so that no other tab can save a session between the two looks. */
+  #dropImages() {
+    if (!this.database) return undefined;
+    const work = this.database.transaction(["sessions", "images"], "readwrite");
+    const sessions = work.objectStore("sessions").getAll();
+    sessions.onsuccess = () => {
+      const shown = new Set(sessions.result.flatMap(imageIds));
+      const keys = work.objectStore("images").getAllKeys();
+      keys.onsuccess = () =>
+        keys.result
+          .filter((id) => !shown.has(id))
+          .forEach((id) => work.objectStore("images").delete(id));
+    };
+    return done(work);
+  }
+
+  async #read(name, ask) {
+    if (!this.database) return ask(asStore(this.memory[name])).result;
+    const request = ask(this.database.transaction(name).objectStore(name));
+    return new Promise((resolve, reject) => {
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+    });
+  }
+
+  async #write(change) {
+    if (!this.database) {
+      return change(asStore(this.memory.sessions), asStore(this.memory.images));
+    }
+    const work = this.database.transaction(["sessions", "images"], "readwrite");
+    change(work.objectStore("sessions"), work.objectStore("images"));
+    return done(work);
+  }
+}
+
+export function imageIds(session) {
+  return session.exchanges.flatMap((exchange) => exchange.images.map((image) => image.id));
+}
+
+function connect() {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.open(NAME, VERSION);
+    request.onupgradeneeded = () => {
+      request.result.createObjectStore("sessions", { keyPath: "id" });
+      request.result.createObjectStore("images", { keyPath: "id" });
+    };
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+    request.onblocked = () => reject(new Error("blocked"));
+  });
+}
+
+function done(work) {
+  return new Promise((resolve, reject) => {
+    work.oncomplete = () => resolve();
+    work.onabort = () => reject(work.error);
+    work.onerror = () => reject(work.error);
+  });
+}
+
+/** A Map with the four calls of an object store that are used here. */
+function asStore(map) {
+  return {
+    get: (id) => ({ result: map.get(id) }),
+    getAll: () => ({ result: [...map.values()] }),
+    put: (value) => map.set(value.id, value),
+    delete: (id) => map.delete(id),
+  };
+}

@@ -1,0 +1,246 @@
+"""The slash commands: a table of name, arguments, help and function.
+
+Contract: a function takes the talk and the rest of its line, and returns what the person is told;
+it raises `BadInput` with one sentence and then changes nothing. Only /retry prints by itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from lite.errors import BadInput
+from lite.pictures import load_image
+from lite.sampling import Sampling
+from lite.session_file import MAGIC
+from lite.terminal import paste
+from lite.terminal.answers import statistics
+from lite.terminal.home import Home
+from lite.terminal.talk import Talk
+
+
+class Leave(Exception):
+    """The person wants to end the chat."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One slash command.
+
+    Attributes:
+        run: what it does, see the module's contract.
+        usage: its arguments, as the help shows them.
+        help: one line.
+        completes: what its arguments are.
+    """
+
+    run: Callable[[Talk, str], str]
+    usage: str
+    help: str
+    completes: Literal["", "images", "files", "settings"] = ""
+
+
+def is_command(line: str) -> bool:
+    """Whether a line is one of the commands."""
+    return _split(line)[0] in COMMANDS
+
+
+def run(talk: Talk, line: str) -> str:
+    """Run a line that begins with a slash; returns what to tell the person.
+
+    Raises:
+        BadInput: it is no command, or its arguments cannot be used.
+        Leave: the command was /quit.
+    """
+    name, rest = _split(line)
+    if name not in COMMANDS:
+        raise BadInput(
+            f"There is no command {name}, the nearest is {_nearest(name, COMMANDS)}; /help shows "
+            f"all, and a space before the slash makes the line a question."
+        )
+    return COMMANDS[name].run(talk, rest)
+
+
+def _image(talk: Talk, rest: str) -> str:
+    if not rest:
+        raise BadInput("/image needs the path of an image; Tab completes it.")
+    return talk.show([load_image(path) for path in paste.paths(rest)])
+
+
+def _paste(talk: Talk, rest: str) -> str:
+    return talk.show(paste.clipboard())
+
+
+def _images(talk: Talk, rest: str) -> str:
+    shown = [(f"question {at}", e.names) for at, e in enumerate(talk.chat.exchanges, 1)]
+    shown.append(("next question", [picture.name for picture in talk.waiting]))
+    lines = [f"{when}: {', '.join(names)}" for when, names in shown if names]
+    return "\n".join(lines) or "There are no images yet; /image PATH shows one."
+
+
+def _clear(talk: Talk, rest: str) -> str:
+    talk.chat.exchanges.clear()
+    talk.waiting = []
+    talk.home.keep(talk.chat)
+    return "The conversation is empty."
+
+
+def _undo(talk: Talk, rest: str) -> str:
+    if not talk.chat.exchanges:
+        raise BadInput("There is nothing to undo; no question was asked yet.")
+    undone = talk.chat.exchanges.pop()
+    talk.home.keep(talk.chat)
+    images = f" with {count(len(undone.images), 'image')}" if undone.images else ""
+    return f"Forgot the last question{images}: {short(undone.question)}"
+
+
+def _retry(talk: Talk, rest: str) -> str:
+    talk.retry()
+    return ""
+
+
+def _system(talk: Talk, rest: str) -> str:
+    if rest:
+        talk.chat.system = rest
+        if talk.chat.exchanges:
+            talk.home.keep(talk.chat)
+    return talk.chat.system
+
+
+def _save(talk: Talk, rest: str) -> str:
+    rest, kv = re.subn(r"(^|\s)--kv(?=\s|$)", "", rest)
+    if not rest:
+        raise BadInput("/save needs a file name; --kv after it keeps the KV cache too.")
+    file = Path(paste.path(rest))
+    if file.exists() and not _is_session(file):
+        raise BadInput(f"{file} exists and is no session; give another name.")
+    talk.chat.save(file, kv=True) if kv else talk.chat.save(file)
+    return f"Saved {count(len(talk.chat.exchanges), 'question')} to {file}."
+
+
+def _load(talk: Talk, rest: str) -> str:
+    if not rest:
+        raise BadInput("/load needs the file of a session; Tab completes it.")
+    file = Path(paste.path(rest))
+    talk.chat = talk.model.open(file)
+    talk.waiting = []
+    if talk.home.named:  # a session that was named is left as it is for the other one
+        talk.home = Home(file, named=True)
+    else:
+        talk.home.keep(talk.chat)
+    return f"Loaded {count(len(talk.chat.exchanges), 'question')} from {file}."
+
+
+def _stats(talk: Talk, rest: str) -> str:
+    exchanges, manifest = talk.chat.exchanges, talk.model.bundle.manifest
+    images = sum(len(exchange.images) for exchange in exchanges)
+    used = talk.model.context - talk.chat.room()
+    timings = talk.printer.timings
+    return "\n".join(
+        (
+            f"model {talk.model.bundle.folder}, {manifest.precision['decoder']}",
+            f"conversation {count(len(exchanges), 'question')}, {count(images, 'image')}, "
+            f"{used} of {talk.model.context} tokens",
+            f"last answer {statistics(timings) if timings else 'none yet'}",
+        )
+    )
+
+
+def _set(talk: Talk, rest: str) -> str:
+    name, _, value = rest.partition(" ")
+    if not name:
+        return "\n".join(f"{key} {_shown(talk.settings[key])}" for key in SETTINGS)
+    if name not in SETTINGS:
+        raise BadInput(
+            f"There is no setting {name}, the nearest is {_nearest(name, SETTINGS)}; "
+            f"/set alone shows all."
+        )
+    if value.strip():
+        changed = {**talk.settings, name: _number(name, value.strip())}
+        Sampling(**{key: changed[key] for key in SETTINGS[1:]})
+        if changed["max_tokens"] < 1:
+            raise BadInput(f"max_tokens is {changed['max_tokens']}; give a number from 1.")
+        talk.settings = changed
+    return f"{name} {_shown(talk.settings[name])}"
+
+
+def _help(talk: Talk, rest: str) -> str:
+    uses = {f"{name} {command.usage}".rstrip(): command.help for name, command in COMMANDS.items()}
+    width = max(map(len, uses))
+    lines = [f"{use:<{width}}  {text}" for use, text in uses.items()]
+    return "\n".join([*lines, KEYS])
+
+
+def _quit(talk: Talk, rest: str) -> str:
+    raise Leave
+
+
+COMMANDS = {
+    "/image": Command(_image, "PATH...", "show images with the next question", "images"),
+    "/paste": Command(_paste, "", "show the image in the clipboard"),
+    "/images": Command(_images, "", "list the images of this conversation"),
+    "/retry": Command(_retry, "", "ask the last question again"),
+    "/undo": Command(_undo, "", "forget the last question and its answer"),
+    "/clear": Command(_clear, "", "forget the whole conversation"),
+    "/system": Command(_system, "[TEXT]", "show or replace the opening line of the prompt"),
+    "/set": Command(_set, "[NAME [VALUE]]", "show or change how answers are made", "settings"),
+    "/stats": Command(_stats, "", "show what the conversation and the last answer cost"),
+    "/save": Command(
+        _save, "FILE [--kv]", "save the conversation; --kv: with its KV cache", "files"
+    ),
+    "/load": Command(_load, "FILE", "go on with a saved conversation", "files"),
+    "/help": Command(_help, "", "show this"),
+    "/quit": Command(_quit, "", "leave, as Ctrl-D does"),
+}
+KEYS = (
+    "Alt-Enter or a backslash at the end begins a new line. Ctrl-C stops an answer.\n"
+    "A file dropped into the terminal is shown with the next question."
+)
+SETTINGS = ("max_tokens", *(field.name for field in fields(Sampling)))
+
+
+def count(number: int, noun: str) -> str:
+    """`1 question`, `2 questions`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def short(text: str) -> str:
+    """The beginning of a text, in one line."""
+    return textwrap.shorten(text, 60, placeholder="...")
+
+
+def _split(line: str) -> tuple[str, str]:
+    name, *rest = line.split(maxsplit=1) or [""]
+    return name, "".join(rest).strip()
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+
+
+def _number(name: str, value: str) -> float | int | None:
+    if name == "seed" and value.lower() == "none":
+        return None
+    whole = name in ("max_tokens", "top_k", "seed")
+    try:
+        return int(value) if whole else float(value)
+    except ValueError:
+        kind = "a whole number" if whole else "a number"
+        raise BadInput(f"{name} must be {kind}, not {short(value)}.") from None
+
+
+def _shown(value: float | int | None) -> str:
+    return "none" if value is None else str(value)
+
+
+def _is_session(file: Path) -> bool:
+    try:
+        with file.open("rb") as start:
+            return start.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False

@@ -1,0 +1,141 @@
+"""Paths as people drop, type and quote them, and the clipboard."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lite.errors import BadInput
+from lite.terminal import paste
+from lite.terminal.paste import dropped, path, paths
+from tests.lite.conftest import CAT, DOG
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Callable[[str], str]:
+    """`photo(name)`: an image of that name; its path."""
+
+    def make(name: str) -> str:
+        file = tmp_path / name
+        Image.fromarray(DOG).save(file, format="PNG")
+        return str(file)
+
+    return make
+
+
+def test_a_path_is_read_however_a_terminal_writes_it(photo: Callable[[str], str]) -> None:
+    plain, spaced = photo("park.png"), photo("my dog.png")
+    for line in (plain, f"{plain} ", f"'{plain}'", f'"{plain}"', f"file://{plain}"):
+        assert dropped(line) == [plain]
+    escaped = spaced.replace(" ", "\\ ")
+    address = Path(spaced).as_uri()
+    for line in (spaced, escaped, f"'{spaced}' ", f'"{spaced}"', address, f"FILE{address[4:]}"):
+        assert dropped(line) == [spaced]
+    assert dropped(f"{escaped} '{plain}'\n{address}") == [spaced, plain, spaced]
+
+
+@pytest.mark.parametrize("name", ["it's.png", "a & b (1).png", "größe 🐕.png", "a%20b.png"])
+def test_odd_names_are_read_back(name: str, photo: Callable[[str], str]) -> None:
+    file = photo(name)
+    assert dropped(file) == [file]
+    assert dropped(Path(file).as_uri()) == [file]
+    if os.name != "nt":
+        assert dropped(shlex.quote(file)) == [file]
+
+
+def test_addresses_of_windows_name_a_drive() -> None:
+    assert paths("file:///C:/Users/me/a%20b.png") == ["C:/Users/me/a b.png"]
+    assert paths("file://localhost/srv/a.png") == ["/srv/a.png"]
+
+
+def test_an_image_is_known_by_its_name_or_its_bytes(photo: Callable[[str], str]) -> None:
+    assert dropped(photo("upload"))
+    damaged = Path(photo("damaged.png"))
+    damaged.write_bytes(b"no image")
+    assert dropped(str(damaged))  # load_image will say what is wrong with it
+
+
+def test_other_lines_are_questions(photo: Callable[[str], str], tmp_path: Path) -> None:
+    note = tmp_path / "note.txt"
+    note.write_text("hello")
+    for line in (
+        "",
+        "  ",
+        "what is this?",
+        "it's",
+        "'",
+        '"',
+        "\\",
+        str(note),
+        str(tmp_path),
+        f"{photo('a.png')} what is this?",
+        f"{photo('a.png')} {tmp_path / 'missing.png'}",
+        "a\x00b",
+        "x" * 5000,
+        "x/" * 200_000,
+    ):
+        assert dropped(line) == []
+
+
+def test_a_home_folder_is_found(
+    photo: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = photo("park.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert dropped("~/park.png") == [file.replace("\\", "/")] or dropped("~/park.png") == [file]
+    assert paths("~nobody-of-this-name/x.png") == ["~nobody-of-this-name/x.png"]
+
+
+def test_the_name_of_a_file_to_be_made_may_have_spaces() -> None:
+    assert path("my talk.session") == "my talk.session"
+    assert path("'my talk.session'") == "my talk.session"
+    assert path("it's.session") == "it's.session"
+
+
+needs_x = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="another clipboard")
+
+
+@pytest.fixture
+def xclip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`xclip(script)`: a clipboard of X11, as the program that Pillow asks finds it."""
+
+    def make(script: str) -> None:
+        program = tmp_path / "bin" / "xclip"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}/bin")
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    return make
+
+
+@needs_x
+def test_the_clipboard_gives_its_image(xclip: Callable[[str], None], tmp_path: Path) -> None:
+    Image.fromarray(CAT).save(tmp_path / "held.png")
+    xclip(f"cat '{tmp_path / 'held.png'}'")
+    (picture,) = paste.clipboard()
+    assert picture.name == "the clipboard"
+    np.testing.assert_array_equal(picture.rgb, CAT)
+
+
+@needs_x
+def test_a_clipboard_without_an_image_is_one_sentence(xclip: Callable[[str], None]) -> None:
+    with pytest.raises(BadInput, match="install wl-paste or xclip"):
+        paste.clipboard()
+    xclip("echo 'Error: target image/png not available' >&2; exit 1")
+    with pytest.raises(BadInput, match=r"^The clipboard holds no image; copy one, or give"):
+        paste.clipboard()
+    xclip('echo "Error: Can\'t open display: :0" >&2; exit 1')
+    with pytest.raises(BadInput, match=r"cannot be read \(xclip error: .*\); use /image PATH\.$"):
+        paste.clipboard()
+    xclip("echo no image")
+    with pytest.raises(BadInput, match="cannot be read"):
+        paste.clipboard()
