@@ -8,7 +8,7 @@ the export with one sentence.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +18,18 @@ import open_clip
 import torch
 from PIL import Image
 from sentencepiece import SentencePieceProcessor
-from torch import nn
 
 from export.bundle import make_manifest, write_graphs
 from export.precision import FP32, Precision
+from export.probes import QUESTIONS, make_probes, probe_pictures, stream
 from export.proof import Proof
 from lite.bundle import Bundle
 from lite.errors import LiteError
 from lite.images import load_image, to_pixels
 from lite.manifest import TOKENIZER
 from lite.model import Model
-from lite.template import join, template
+from lite.template import template
 from qlora.model import Flamingo, FlamingoWeights
-from qlora.model.flamingo import assign
 
 # Mean KL divergence from fp32, in nats, above which a bundle is refused. For orientation, llama.cpp
 # publishes 0.0004 (8 bits) and 0.01 to 0.07 (4 bits) for LLaMA-7B and 8B.
@@ -41,12 +40,6 @@ SECOND_TURN_KL = 0.02
 # A model whose float32 form is larger than this is compared with torch only: a second bundle in
 # fp32 would cost more disk and memory than the machine it is made on may have.
 FP32_BUNDLE_BYTES = 4 << 30
-
-QUESTIONS = (
-    ("What is in the image?", 1),
-    ("Compare the two images, and say which one is brighter.", 2),
-    ("How do I bake a lasagna with cheese and sauce?", 0),
-)
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,11 @@ class Case:
 
 
 def prove(
-    bundle: Bundle, weights: FlamingoWeights, precision: Precision, max_kl: float | None = None
+    bundle: Bundle,
+    weights: FlamingoWeights,
+    precision: Precision,
+    max_kl: float | None = None,
+    merge: Sequence[Proof] | None = None,
 ) -> list[Proof]:
     """All steps for one bundle.
 
@@ -68,12 +65,14 @@ def prove(
         weights: what they were made from.
         precision: of the bundle.
         max_kl: limit on the mean KL divergence instead of `KL_LIMITS`.
+        merge: proofs of the merge (`export.drift`), where they were made on real activations.
 
     Raises:
         LiteError: a step does not hold.
     """
     model = Model(bundle)
-    proofs = [_preprocessing(model, weights), *_token_ids(model, weights), *_merge(weights)]
+    proofs = [_preprocessing(model, weights), *_token_ids(model, weights)]
+    proofs += _merge(weights) if merge is None else merge
     cases = _torch_cases(model, weights)
     if precision.bits == 32:
         proofs.append(_onnx_fp32(model, cases))
@@ -93,16 +92,6 @@ def prove(
                 f" of {proof.value:.3g}, over the limit of {proof.limit:.3g}."
             )
     return proofs
-
-
-def probe_pictures() -> list[Image.Image]:
-    """Two pictures with edges, colours and gradients, one wide and one tall."""
-    pictures = []
-    for width, height, seed in ((320, 200, 1), (150, 260, 2)):
-        random = np.random.default_rng(seed)
-        blocks = random.integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
-        pictures.append(Image.fromarray(blocks).resize((width, height), Image.Resampling.BILINEAR))
-    return pictures
 
 
 def _preprocessing(model: Model, weights: FlamingoWeights) -> Proof:
@@ -136,43 +125,32 @@ def _merge(weights: FlamingoWeights) -> list[Proof]:
         name = f"lang_encoder.{path}.weight"
         x = torch.randn(4, weights.base.shape(name)[1], generator=generator)
         down, up = delta.a.float(), delta.b.float()
-        applied = x @ weights.base[name].float().T + delta.scaling * (x @ down.T @ up.T)
+        base = weights.base[name].float()
+        applied = x @ base.T + delta.scaling * (x @ down.T @ up.T)
+        if delta.magnitude is not None:
+            applied *= delta.magnitude.float() / _row_norms(base, delta.scaling * up, down)
         merged = x @ weights.tensors[name].float().T
         worst = max(worst, float((merged - applied).norm() / applied.norm()))
     return [Proof("adapter merged", "adapter applied", "relative error", worst, 1e-5)]
 
 
+def _row_norms(base: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    """Norms of the rows of `base + up @ down` without that sum, by expanding the square."""
+    inner = 2 * (base @ down.T) + up @ (down @ down.T)  # [out, r]
+    return (base.square().sum(1) + (inner * up).sum(1)).sqrt()
+
+
 def _torch_cases(model: Model, weights: FlamingoWeights) -> list[Case]:
     """The probes with torch's logits."""
     flamingo = Flamingo(weights.config, weights.special_ids["<image>"]).eval()
-    stream(flamingo, weights)
+    stream(flamingo, weights.tensors)
     text = template(model.bundle.manifest.template)
     cases = []
-    for question, count in QUESTIONS:
-        ids = model.tokenizer.encode(join([text.system, *text.turn(question, count)]))
-        pictures = probe_pictures()[:count]
-        preprocessing = weights.config.preprocessing
-        pixels = [torch.from_numpy(to_pixels(load_image(p), preprocessing)) for p in pictures]
+    for probe in make_probes(model.tokenizer, text, weights.config.preprocessing):
         with torch.no_grad():
-            logits = flamingo(torch.tensor(ids), torch.stack(pixels) if pixels else None)
-        cases.append(Case(ids, pictures, logits.numpy()))
+            logits = flamingo(torch.tensor(probe.ids), probe.pixels)
+        cases.append(Case(probe.ids, probe.pictures, logits.numpy()))
     return cases
-
-
-def stream(model: Flamingo, weights: FlamingoWeights) -> None:
-    """Make `model` hold its decoder layers only while each of them runs, in float32."""
-    layers = "lang_encoder.model.layers."
-    for name, _ in [*model.named_parameters()]:
-        if not name.startswith(layers):
-            assign(model, name, weights.tensors[name].float())
-
-    def load(layer: nn.Module, prefix: str) -> None:
-        for name, _ in [*layer.named_parameters()]:
-            assign(layer, name, weights.tensors[prefix + name].float())
-
-    for i, layer in enumerate(model.lang_encoder.model.layers):
-        layer.register_forward_pre_hook(lambda m, _, p=f"{layers}{i}.": load(m, p))
-        layer.register_forward_hook(lambda m, _, out: (m.to("meta"), out)[1])
 
 
 @contextmanager

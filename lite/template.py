@@ -29,7 +29,7 @@ class Template:
     Attributes:
         name: as the manifest spells it.
         system: the default opening line.
-        image, instruction, response: headings.
+        image, instruction, input, response: headings.
         stops: text at which an answer ends, because it would open a new turn.
     """
 
@@ -37,18 +37,26 @@ class Template:
     system: str
     image: str
     instruction: str
+    input: str
     response: str
 
     @property
     def stops(self) -> tuple[str, ...]:
         return tuple(f"\n\n{h}" for h in (self.image, self.instruction, self.response))
 
-    def turn(self, text: str, images: int = 0) -> list[Part]:
-        """One instruction, its images before it, up to where the answer starts."""
+    def turn(self, text: str, images: int = 0, context: str = "") -> list[Part]:
+        """One instruction, its images before it, up to where the answer starts.
+
+        Args:
+            text: the instruction.
+            images: how many are shown before it.
+            context: what the instruction is about, in a section of its own; empty for none.
+        """
         parts: list[Part] = []
         for _ in range(images):
             parts += [f"\n\n{self.image}\n", IMAGE]
-        parts.append(f"\n\n{self.instruction}\n{self.guard(text)}\n\n{self.response}\n")
+        given = f"\n\n{self.input}\n{self.guard(context)}" if context else ""
+        parts.append(f"\n\n{self.instruction}\n{self.guard(text)}{given}\n\n{self.response}\n")
         return parts
 
     def guard(self, text: str) -> str:
@@ -68,6 +76,7 @@ MMGPT = Template(
     ),
     image="### Image:",
     instruction="### Instruction:",
+    input="### Input:",
     response="### Response:",
 )
 

@@ -35,7 +35,7 @@ from huggingface_hub.utils import WeakFileLock
 
 from lite.errors import BadInput
 
-_SMALL_FILES = ("*.json", "tokenizer*", "*.model")
+SMALL_FILES = ("*.json", "tokenizer*", "*.model")
 # Per weight format, best first: a repository often holds the same weights in several.
 _WEIGHTS = (("*.safetensors",), ("*.bin",), ("*.pt", "*.pth"))
 
@@ -120,7 +120,7 @@ def _hub(repo: str, revision: str | None, file: str | None, patterns: Sequence[s
         snapshot = snapshot_download(
             repo,
             revision=revision,
-            allow_patterns=[*_SMALL_FILES, *weights],
+            allow_patterns=[*SMALL_FILES, *weights],
             ignore_patterns=["*/*"],
         )
         if any(any(Path(snapshot).glob(pattern)) for pattern in weights):

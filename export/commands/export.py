@@ -10,15 +10,24 @@ import json
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING
 
 import click
 
-from export.published import PUBLISHED, TINY, Checkpoints
-from lite.attend import FOLLOWING, RULES
+from lite.attend import RULES
 from lite.commands.common import entry_point, say
 from lite.errors import BadInput
 from lite.manifest import Manifest
+from qlora.published import PUBLISHED, TINY, Checkpoints
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from export.drift import Drift
+    from export.merge_base import Merge
+    from export.proof import Proof
+    from lite.bundle import Bundle
 
 HELP = """
 Make a bundle for lite-chat from checkpoints.
@@ -45,9 +54,18 @@ Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\
 @click.option("--flamingo", metavar="FILE|HUB", help="OpenFlamingo checkpoint.pt.")
 @click.option("--lora", metavar="FILE|DIR|HUB", help="Multimodal-GPT LoRA file or PEFT folder.")
 @click.option(
+    "--merge-base",
+    type=click.Choice(["auto", "nf4", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="What the LoRA is added to: NF4 weights as it was trained around, or the original ones; "
+    "auto goes by the adapter folder's training.json.",
+)
+@click.option(
     "--attend",
     type=click.Choice(RULES),
-    help="Which image text attends to, as the model was trained.  [default: following]",
+    help="Which image text attends to, as the model was trained.  [default: following, or as the "
+    "adapter folder says]",
 )
 @click.option(
     "--precision",
@@ -74,70 +92,61 @@ def command(
     output: Path,
     force: bool,
     max_kl: float | None,
+    merge_base: str,
     as_json: bool,
     **parts: str | None,
 ) -> None:
     if output.exists() and not force:  # before anything is downloaded
         raise BadInput(f"{output} exists already; choose another name or replace it with --force.")
     with ExitStack() as stack:
-        if name == TINY:
-            checkpoints = _tiny(stack)
-        else:
-            checkpoints = _checkpoints(PUBLISHED.get(name or ""), parts)
-        manifest = _export(checkpoints, precision, output, force, max_kl)
-    _report(manifest, output, as_json)
+        named = _tiny(stack) if name == TINY else PUBLISHED.get(name or "")
+        merge = _merge(Checkpoints.of(named, parts), parts["attend"], merge_base)
+        manifest, drift = _export(merge, precision, output, force, max_kl)
+    _report(manifest, drift, output, as_json)
 
 
 def _tiny(stack: ExitStack) -> Checkpoints:
-    from export.tiny import write_checkpoints
+    from qlora.tiny import write_checkpoints
 
     say("Making a tiny model with random weights: it shows the commands and answers nonsense.")
     return write_checkpoints(Path(stack.enter_context(tempfile.TemporaryDirectory())))
 
 
-def _checkpoints(published: Checkpoints | None, parts: dict[str, str | None]) -> Checkpoints:
-    """The named set, if any, with the parts that were given in its place."""
+def _merge(checkpoints: Checkpoints, attend: str | None, merge_base: str) -> Merge:
+    from export.merge_base import choose, with_attend
+    from qlora.checkpoints.training_facts import read_training_facts
 
-    def part(key: str, default: str | None = None) -> str | None:
-        return parts[key] or (getattr(published, key) if published else default)
-
-    llama, flamingo = part("llama"), part("flamingo")
-    if llama is None or flamingo is None:
-        raise BadInput(
-            "The checkpoints are incomplete; give --llama and --flamingo, or a NAME such as "
-            f"{next(iter(PUBLISHED))}."
-        )
-    return Checkpoints(
-        llama=llama,
-        clip=part("clip", "ViT-L-14") or "",
-        clip_weights=part("clip_weights", "openai") or "",
-        flamingo=flamingo,
-        lora=part("lora"),
-        attend=part("attend", FOLLOWING) or FOLLOWING,
-    )
+    weights = checkpoints.read()
+    facts = read_training_facts(weights.lora.path) if weights.lora else None
+    return choose(with_attend(weights, facts, attend), facts, merge_base)
 
 
 def _export(
-    checkpoints: Checkpoints, precision_name: str, output: Path, force: bool, max_kl: float | None
-) -> Manifest:
+    merge: Merge, precision_name: str, output: Path, force: bool, max_kl: float | None
+) -> tuple[Manifest, Drift | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from export.bundle import write_bundle
+    from export.drift import measure
     from export.precision import precision
     from export.verify import prove
 
-    chosen = precision(precision_name)
-    weights = _read(checkpoints)
+    chosen, weights = precision(precision_name), merge.weights
+    drift = None
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"Writing {chosen.name} weights", total=weights.parameters)
 
-        def prove_with_progress(bundle: Any) -> Any:
+        def prove_with_progress(bundle: Bundle) -> list[Proof]:
+            nonlocal drift
+            if merge.trained is not None:
+                progress.update(task, description="Measuring the merge", total=None)
+                drift = measure(merge)
             progress.update(task, description="Comparing with torch", total=None)
-            return prove(bundle, weights, chosen, max_kl)
+            return prove(bundle, weights, chosen, max_kl, drift.proofs() if drift else None)
 
-        return write_bundle(
+        manifest = write_bundle(
             weights,
             output,
             chosen,
@@ -145,30 +154,17 @@ def _export(
             force=force,
             wrote=lambda count: progress.advance(task, count),
         )
+    return manifest, drift
 
 
-def _read(checkpoints: Checkpoints) -> Any:
-    from qlora.hub import resolve
-    from qlora.model import read_weights
-
-    c = checkpoints
-    return read_weights(
-        resolve(c.llama, "llama"),
-        c.clip,
-        c.clip_weights,
-        resolve(c.flamingo, "flamingo"),
-        resolve(c.lora, "lora") if c.lora else None,
-        c.attend,
-    )
-
-
-def _report(manifest: Manifest, output: Path, as_json: bool) -> None:
+def _report(manifest: Manifest, drift: Drift | None, output: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
     size = sum(record.size for record in manifest.files.values())
     if as_json:
-        click.echo(json.dumps({"bundle": str(output), "bytes": size, "proofs": manifest.proofs}))
+        report = {"bundle": str(output), "bytes": size, "proofs": manifest.proofs}
+        click.echo(json.dumps(report | ({"drift": drift.to_json()} if drift else {})))
         return
     table = Table("step", "compared with", "measure", "value", "limit", box=None)
     for proof in manifest.proofs:
@@ -176,9 +172,27 @@ def _report(manifest: Manifest, output: Path, as_json: bool) -> None:
         row = (proof["step"], proof["against"], proof["measure"], f"{proof['value']:.3g}", limit)
         table.add_row(*row)
     Console().print(table)
+    if drift:
+        Console().print(_drift_table(drift))
+        say(drift.advice())
     parameters = manifest.sizes.parameters
     say(f"{output}: {parameters / 1e6:,.1f} M parameters, {size / 1e6:,.1f} MB.")
     say(f"Chat with it: lite-chat IMAGE -m {output}")
+
+
+def _drift_table(drift: Drift) -> Table:
+    """Median and worst of the adapted layers of each kind."""
+    from rich.table import Table
+
+    titles = ("NF4 merge", "fp16 merge", "NF4 error / delta")
+    table = Table("layers: median, worst", *titles, box=None)
+    for kind, layers in drift.by_kind().items():
+        errors = ([x.nf4 for x in layers], [x.fp16 for x in layers])
+        ratios = [x.ratio for x in layers if x.ratio is not None]
+        cells = [f"{median(e):.2%}, {max(e):.2%}" for e in errors]
+        cells.append(f"{median(ratios):.2f}, {max(ratios):.2f}" if ratios else "no change")
+        table.add_row(f"{kind} ({len(layers)})", *cells)
+    return table
 
 
 main = entry_point(command)

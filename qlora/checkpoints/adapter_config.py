@@ -1,6 +1,6 @@
 """PEFT's `adapter_config.json`: rank and scaling of each module.
 
-Contract: only what PEFT calls plain LoRA on linear layers passes. Every setting that is neither
+Contract: only what PEFT calls LoRA or DoRA on linear layers passes. Every setting that is neither
 known to leave the merged weights alone nor switched off is refused by name, so a setting that a
 later PEFT invents cannot be missed.
 """
@@ -42,6 +42,7 @@ _NEUTRAL = {
     "runtime_config",
     "target_modules",
     "task_type",
+    "use_dora",
     "use_rslora",
 }
 # Other initialisations (PiSSA, OLoRA, LoftQ, ...) change the base weights when training starts,
@@ -58,6 +59,7 @@ class AdapterConfig:
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
     use_rslora: bool
+    use_dora: bool = False
 
     def rank(self, module: str) -> int:
         """The rank that the configuration gives to the module."""
@@ -74,7 +76,7 @@ def read_adapter_config(path: Path) -> AdapterConfig:
     """Read and vet an `adapter_config.json`.
 
     Raises:
-        BadInput: it is missing, not JSON, not of LoRA, or asks for more than plain LoRA.
+        BadInput: it is missing, not JSON, not of LoRA, or asks for more than LoRA or DoRA.
     """
     raw = read_json(path, "adapter config")
     if raw.get("peft_type") != "LORA":
@@ -92,7 +94,7 @@ def read_adapter_config(path: Path) -> AdapterConfig:
         refused.append(f"init_lora_weights={raw['init_lora_weights']!r}")
     if refused:
         raise BadInput(
-            f"{path} sets {some(refused)}, which changes more than plain LoRA matrices do; train "
+            f"{path} sets {some(refused)}, which changes more than LoRA matrices do; train "
             f"or convert the adapter without it."
         )
     return _parse(raw, path)
@@ -113,7 +115,8 @@ def _parse(raw: dict[str, Any], path: Path) -> AdapterConfig:
             f"{path} has no usable r, lora_alpha, rank_pattern or alpha_pattern; download the "
             f"adapter again."
         )
-    return AdapterConfig(r, float(raw["lora_alpha"]), ranks, alphas, bool(raw.get("use_rslora")))
+    rslora, dora = bool(raw.get("use_rslora")), bool(raw.get("use_dora"))
+    return AdapterConfig(r, float(raw["lora_alpha"]), ranks, alphas, rslora, dora)
 
 
 def _is_number(value: object) -> bool:

@@ -2,7 +2,8 @@
 
 Contract: `read_lora` gives every low-rank update by the path of the module it adapts inside the
 language model, such as `model.layers.3.decoder_layer.self_attn.q_proj`. Whatever else is stored
-beside the two matrices and would change weights (biases, DoRA, fully trained modules) is refused.
+beside the two matrices (and DoRA's magnitudes) and would change weights (biases, fully trained
+modules) is refused.
 
 A Multimodal-GPT file says its rank and alpha in `tuning_config`. Where that is missing, alpha is
 taken to equal the rank, as in the published run (16 and 16).
@@ -28,26 +29,44 @@ _MMGPT_KEY = re.compile(
     r"lang_encoder\.base_model\.model\.(?P<path>.+)\.lora_(?P<side>[AB])(\.default)?\.weight"
 )
 _PEFT_KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
+_DORA_KEY = re.compile(
+    rf"{_PEFT_KEY.pattern}|base_model\.model\.(?P<dora>.+)\.lora_magnitude_vector"
+)
+_MAGNITUDE = "magnitude"
 _ALIAS = re.compile(r"gated_cross_attn_layers\.(\d+)\.(.+)")
 
 
 @dataclass(frozen=True)
 class LoraDelta:
-    """One low-rank update W + scaling * B @ A.
+    """One low-rank update: V = W + scaling * B @ A, and with DoRA its rows brought to given norms.
 
     Attributes:
         a: `[r, in]`.
         b: `[out, r]`.
         scaling: alpha / r, or alpha / sqrt(r) for rsLoRA.
+        magnitude: DoRA's `[out]`, the norm of each row of the merged matrix; None for LoRA.
     """
 
     a: torch.Tensor
     b: torch.Tensor
     scaling: float
+    magnitude: torch.Tensor | None = None
 
     def delta(self) -> torch.Tensor:
-        """`scaling * b @ a`, `[out, in]` float32."""
+        """`scaling * b @ a`, `[out, in]` float32; what LoRA adds, and DoRA before it rescales."""
         return self.scaling * (self.b.float() @ self.a.float())
+
+    def merged(self, weight: torch.Tensor) -> torch.Tensor:
+        """The adapted matrix for the base `weight [out, in]`, in float32.
+
+        DoRA (arXiv 2402.09353, eq. 5) as peft computes it (`tuners/lora/dora.py`): magnitude * V /
+        ||V||, one norm and one magnitude for each output.
+        """
+        directions = weight.float() + self.delta()
+        if self.magnitude is None:
+            return directions
+        scale = self.magnitude.float() / torch.linalg.vector_norm(directions, dim=1)
+        return scale[:, None] * directions
 
 
 @dataclass(frozen=True)
@@ -140,7 +159,14 @@ def _read_peft(folder: Path) -> LoraCheckpoint:
         return config.scaling(module)
 
     tensors = dict(open_tensors(weights))
-    return LoraCheckpoint(_pair(tensors, _PEFT_KEY, scaling, weights), folder)
+    deltas = _pair(tensors, _DORA_KEY if config.use_dora else _PEFT_KEY, scaling, weights)
+    for module, delta in deltas.items():
+        if config.use_dora and delta.magnitude is None:
+            raise BadInput(
+                f"{folder / 'adapter_config.json'} says use_dora but {module} has no "
+                f"lora_magnitude_vector in {weights.name}; give both files of one adapter."
+            )
+    return LoraCheckpoint(deltas, folder)
 
 
 def _pair(
@@ -149,17 +175,18 @@ def _pair(
     scaling: Callable[[str, int], float],
     path: Path,
 ) -> dict[str, LoraDelta]:
-    """Match every A with its B, under canonical module paths."""
+    """Match every A with its B (and magnitudes), under canonical module paths."""
     sides: dict[str, dict[str, torch.Tensor]] = {}
     strange = []
     for name, tensor in tensors.items():
         match = key.fullmatch(name)
         if match is None:
             strange.append(name)
-        elif match["side"] in sides.setdefault(match["path"], {}):
+            continue
+        side, module = match["side"] or _MAGNITUDE, match["path"] or match["dora"]
+        if side in sides.setdefault(module, {}):
             raise BadInput(f"{path} holds {name} under two spellings; remove one of them.")
-        else:
-            sides[match["path"]][match["side"]] = tensor
+        sides[module][side] = tensor
     if strange:
         raise BadInput(
             f"{path} holds {some(strange)}, which is no LoRA matrix of the language model; give a "
@@ -170,7 +197,8 @@ def _pair(
     deltas: dict[str, LoraDelta] = {}
     for module, pair in sides.items():
         _check_pair(module, pair, path)
-        delta = LoraDelta(pair["A"], pair["B"], scaling(module, pair["A"].shape[0]))
+        scale = scaling(module, pair["A"].shape[0])
+        delta = LoraDelta(pair["A"], pair["B"], scale, pair.get(_MAGNITUDE))
         canonical = _ALIAS.sub(r"model.layers.\1.gated_cross_attn_layer.\2", module)
         if canonical in deltas and not _same(deltas[canonical], delta):
             raise BadInput(
@@ -198,9 +226,19 @@ def _check_pair(module: str, pair: dict[str, Any], path: Path) -> None:
             f"{path} has a lora_A {list(pair['A'].shape)} and a lora_B {list(pair['B'].shape)} of "
             f"{module} whose ranks differ; give the file as training wrote it."
         )
+    magnitude = pair.get(_MAGNITUDE)
+    if magnitude is not None and (
+        magnitude.shape != pair["B"].shape[:1] or magnitude.dtype not in WEIGHT_DTYPES
+    ):
+        raise BadInput(
+            f"{path} has a lora_magnitude_vector of {module} with shape {list(magnitude.shape)} "
+            f"and type {magnitude.dtype} where {pair['B'].shape[0]} floats are expected; give the "
+            f"file as training wrote it."
+        )
 
 
 def _same(first: LoraDelta, second: LoraDelta) -> bool:
+    """Only files of Multimodal-GPT name a module twice, and those have no magnitudes."""
     return (
         first.scaling == second.scaling
         and same_content(first.a, second.a)

@@ -32,6 +32,9 @@ class Flamingo(nn.Module):
 
     Parameter names follow OpenFlamingo: `vision_encoder.*`, `perceiver.*`, `lang_encoder.*`.
 
+    Attributes:
+        checkpointing: recompute decoder layers in the backward pass, see `FlamingoLayer`.
+
     Example:
         >>> model = Flamingo.from_checkpoints(llama="llama-7b", clip_config="ViT-L-14",
         ...     clip="openai", flamingo="checkpoint.pt", lora="mmgpt-lora-v0-release.pt")
@@ -55,6 +58,15 @@ class Flamingo(nn.Module):
             self.lang_encoder = _conditioned_llama(config)
         # Not a parameter: computed from the config, so it must not stay on the meta device.
         self.lang_encoder.model.rotary_emb = LlamaRotaryEmbedding(config.llama)
+
+    @property
+    def checkpointing(self) -> bool:
+        return all(layer.checkpointing for layer in self.lang_encoder.get_decoder().layers)
+
+    @checkpointing.setter
+    def checkpointing(self, on: bool) -> None:
+        for layer in self.lang_encoder.get_decoder().layers:
+            layer.checkpointing = on
 
     @classmethod
     def from_checkpoints(
@@ -104,6 +116,7 @@ class Flamingo(nn.Module):
         *,
         visual: Tensor | None = None,
         index: Tensor | None = None,
+        positions: Tensor | None = None,
         past: Cache | None = None,
     ) -> Tensor:
         """Logits of every position.
@@ -111,10 +124,7 @@ class Flamingo(nn.Module):
         Args:
             ids: `[T]` or `[B, T]`; each `<image>` in a row stands for one image, in order.
             pixels: `[n, 3, H, W]`, or `[B, n, 3, H, W]` for a batch; None or n = 0 without images.
-            visual: resampled tokens `[B, n, L, D_vis]` instead of pixels.
-            index: int `[B, T]`, the image that each token sees; only for a continuation, where
-                `ids` alone cannot tell it.
-            past: KV cache to read and extend.
+            visual, index, positions, past: see `hidden`.
 
         Returns:
             `[T, vocab]` or `[B, T, vocab]`; vocab excludes the added tokens.
@@ -127,27 +137,58 @@ class Flamingo(nn.Module):
         if visual is None and pixels is not None and pixels.numel():
             pixels = pixels[None] if pixels.dim() == 4 else pixels
             visual = self.see(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        hidden = self.hidden(ids, visual=visual, index=index, positions=positions, past=past)
+        logits = self.lang_encoder.lm_head(hidden)
+        return logits[0] if single else logits
+
+    def hidden(
+        self,
+        ids: Tensor,
+        *,
+        visual: Tensor | None = None,
+        index: Tensor | None = None,
+        positions: Tensor | None = None,
+        past: Cache | None = None,
+    ) -> Tensor:
+        """What the head is applied to: the last layer's output after the final norm.
+
+        Args:
+            ids: `[B, T]`.
+            visual: resampled tokens `[B, n, L, D_vis]` of each row's images; None without images.
+            index: int `[B, T]`, the image that each token sees; needed where `ids` alone cannot
+                tell it: in a continuation, and in a row of several samples.
+            positions: int `[B, T]`, each token's position in its sample. A step other than +1
+                starts another sample, and samples do not see each other; None for one sample.
+            past: KV cache to read and extend; not together with `positions`.
+
+        Returns:
+            `[B, T, D]`.
+
+        Raises:
+            BadInput: the number of images differs from the number of `<image>` tokens.
+        """
         if index is None:
             index = self.image_index(ids, 0 if visual is None else visual.shape[1])
-        logits = self.lang_encoder(
+        return self.lang_encoder.get_decoder()(
             input_ids=ids,
+            position_ids=positions,
             past_key_values=past,
             use_cache=past is not None,
             visual=visual,
             image_index=index,
-        ).logits
-        return logits[0] if single else logits
+        ).last_hidden_state
 
     def image_index(self, ids: Tensor, images: int) -> Tensor:
         """The image that each token of `ids [B, T]` sees, checked against the number of images."""
-        found = (ids == self.image_id).sum(dim=1)
-        if bool((found != images).any()):
+        rows = ids.cpu().numpy()
+        found = (rows == self.image_id).sum(axis=1)
+        if (found != images).any():
             raise BadInput(
-                f"The prompt has {found.max().item()} <image> tokens but {images} images were "
+                f"The prompt has {found.max()} <image> tokens but {images} images were "
                 f"given; give one image for each <image>."
             )
-        rows = [image_index(row, self.image_id, self.config.attend) for row in ids.cpu().numpy()]
-        return torch.as_tensor(np.stack(rows), device=ids.device)
+        index = [image_index(row, self.image_id, self.config.attend) for row in rows]
+        return torch.as_tensor(np.stack(index), device=ids.device)
 
     @torch.no_grad()
     def generate(
@@ -155,6 +196,7 @@ class Flamingo(nn.Module):
         ids: Tensor | Sequence[int],
         pixels: Tensor | None = None,
         *,
+        visual: Tensor | None = None,
         max_new_tokens: int = 512,
         eos: int | None = None,
         choose: Callable[[np.ndarray], int] | None = None,
@@ -165,6 +207,7 @@ class Flamingo(nn.Module):
         Args:
             ids: prompt `[T]`.
             pixels: its images `[n, 3, H, W]`.
+            visual: their resampled tokens `[1, n, L, D_vis]` instead.
             max_new_tokens: stop after so many.
             eos: stop at this id, which is not returned.
             choose: next token from logits `[vocab]` (`lite.sampling.Sampler`); greedy by default.
@@ -173,16 +216,18 @@ class Flamingo(nn.Module):
         Returns:
             The new token ids.
         """
-        sequence = torch.as_tensor(ids, dtype=torch.long)[None]
+        device = self.lang_encoder.lm_head.weight.device
+        sequence = torch.as_tensor(ids, dtype=torch.long)[None].cpu()
         prompt = sequence.shape[1]
-        visual = self.see(pixels)[None] if pixels is not None and pixels.numel() else None
+        if visual is None and pixels is not None and pixels.numel():
+            visual = self.see(pixels)[None]
         images = 0 if visual is None else visual.shape[1]
         past = DynamicCache(config=self.config.llama) if use_cache else None
         while sequence.shape[1] - prompt < max_new_tokens:
             done = past.get_seq_length() if past is not None else 0
-            index = self.image_index(sequence, images)
-            logits = self(sequence[:, done:], visual=visual, index=index[:, done:], past=past)
-            last = logits[0, -1].float().numpy()
+            index = self.image_index(sequence, images)[:, done:].to(device)
+            logits = self(sequence[:, done:].to(device), visual=visual, index=index, past=past)
+            last = logits[0, -1].float().cpu().numpy()
             token = int(choose(last) if choose else last.argmax())
             if token == eos:
                 break
@@ -192,6 +237,17 @@ class Flamingo(nn.Module):
 
 def fill(model: nn.Module, tensors: TensorSource, dtype: torch.dtype) -> None:
     """Give every parameter of `model` its tensor from `tensors`, one at a time.
+
+    Raises:
+        BadInput: see `check_fit`.
+    """
+    check_fit(model, tensors)
+    for name, _ in [*model.named_parameters()]:
+        assign(model, name, tensors[name].to(dtype))
+
+
+def check_fit(model: nn.Module, tensors: TensorSource) -> None:
+    """Compare names and shapes of a model's parameters with what is to be put there.
 
     Raises:
         BadInput: a parameter has no tensor, a tensor has no parameter, or a shape differs.
@@ -207,7 +263,6 @@ def fill(model: nn.Module, tensors: TensorSource, dtype: torch.dtype) -> None:
                 f"{name} in {tensors.where(name)} has shape {list(tensors.shape(name))} but the "
                 f"model needs {list(shape)}; use files that belong to one model."
             )
-        assign(model, name, tensors[name].to(dtype))
 
 
 def assign(model: nn.Module, name: str, tensor: Tensor) -> None:

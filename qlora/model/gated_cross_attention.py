@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from qlora.model.perceiver import feed_forward, split_heads
 
@@ -72,6 +73,10 @@ class FlamingoLayer(nn.Module):
 
     It takes a decoder layer's place in `LlamaModel.layers`; `visual` and `image_index` reach it as
     keyword arguments that LlamaModel hands on untouched.
+
+    Attributes:
+        checkpointing: keep only the layer's input for the backward pass and compute the layer
+            again there (arXiv 1604.06174), the gated block included; gradients stay the same.
     """
 
     def __init__(
@@ -80,8 +85,16 @@ class FlamingoLayer(nn.Module):
         super().__init__()
         self.gated_cross_attn_layer = gated_cross_attn_layer
         self.decoder_layer = decoder_layer
+        self.checkpointing = False
 
-    def forward(
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        # With a KV cache, the second computation would append to it again.
+        cached = kwargs.get("past_key_values") is not None
+        if self.checkpointing and torch.is_grad_enabled() and not cached:
+            return checkpoint(self._compute, hidden_states, *args, use_reentrant=False, **kwargs)
+        return self._compute(hidden_states, *args, **kwargs)
+
+    def _compute(
         self,
         hidden_states: Tensor,
         *args: Any,

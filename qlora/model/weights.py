@@ -47,7 +47,7 @@ UNUSED_VISION = ("ln_post.weight", "ln_post.bias", "proj")
 
 
 class LoraMerged(TensorSource):
-    """`weights` with each adapted matrix replaced by W + scaling * B @ A, computed in float32."""
+    """`weights` with the adapter merged into each matrix it adapts, computed in float32."""
 
     def __init__(self, weights: TensorSource, deltas: Mapping[str, LoraDelta]) -> None:
         self.weights = weights
@@ -68,7 +68,7 @@ class LoraMerged(TensorSource):
     def __getitem__(self, name: str) -> torch.Tensor:
         weight = self.weights[name]
         delta = self.deltas.get(name)
-        return weight if delta is None else weight.float() + delta.delta()
+        return weight if delta is None else delta.merged(weight)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.weights)

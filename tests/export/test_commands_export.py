@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from export.commands.export import _checkpoints, command
-from export.published import MMGPT_9B
+from export.commands.export import command
 from lite.commands.common import run
+from qlora.published import MMGPT_9B, Checkpoints
 from tests.conftest import CHECKPOINTS, LORA
 from tests.little_hub import little_hub
 
@@ -49,6 +49,8 @@ BAD = {
     "checkpoints are incomplete": ["--llama", "x", "-o", "new"],
     "neither a path here": [*PARTS[:-1], "no such file.pt", "-o", "new"],
     "Invalid value for '[NAME]'": ["mmgpt-10b", "-o", "new"],
+    "no such adapter": ["tiny", "--lora", "no such adapter", "-o", "new"],
+    "there is none; give --lora": [*PARTS, "--merge-base", "nf4", "-o", "new"],
     "holds LoRA matrices": [*PARTS[:-1], str(LORA), "-o", "new"],
     "not an OpenFlamingo": [*PARTS[:-1], CHECKPOINTS["clip"], "-o", "new"],
 }
@@ -69,9 +71,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2(sentence, tmp_path, monkeypat
 
 def test_parts_of_a_published_set_can_be_replaced():
     given = dict.fromkeys(["llama", "clip", "clip_weights", "flamingo", "lora", "attend"])
-    assert _checkpoints(MMGPT_9B, given) == MMGPT_9B
+    assert Checkpoints.of(MMGPT_9B, given) == MMGPT_9B
     given["llama"] = "my-llama"
-    assert _checkpoints(MMGPT_9B, given) == replace(MMGPT_9B, llama="my-llama")
+    assert Checkpoints.of(MMGPT_9B, given) == replace(MMGPT_9B, llama="my-llama")
 
 
 def test_checkpoints_come_from_a_hub_by_name(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 import lite
 from export.bundle import write_bundle
 from export.precision import precision
-from export.tiny import TinySizes, write_checkpoints
 from qlora.model import read_weights
+from qlora.tiny import TinySizes, write_checkpoints
 from tests.lite.terminals import Terminal
 
 SMALL_CONTEXT = 192

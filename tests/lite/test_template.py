@@ -17,7 +17,7 @@ from lite.vision import VisualMemory
 from tests.conftest import CASES
 
 SEEN = VisualMemory("key", np.zeros(0, np.float32))
-HEADINGS = (MMGPT.image, MMGPT.instruction, MMGPT.response)
+HEADINGS = (MMGPT.image, MMGPT.instruction, MMGPT.input, MMGPT.response)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,15 @@ def test_several_images_stand_before_their_question(chat: Chat) -> None:
     assert join(["system", *parts])[0] == "system\n\n### Image:\n"
 
 
+def test_a_context_has_a_section_between_instruction_and_response() -> None:
+    assert MMGPT.turn("sum it up", images=1, context="a long text") == [
+        "\n\n### Image:\n",
+        IMAGE,
+        "\n\n### Instruction:\nsum it up\n\n### Input:\na long text\n\n### Response:\n",
+    ]
+    assert MMGPT.turn("sum it up", context="") == MMGPT.turn("sum it up")
+
+
 def count(haystack: list[int], needle: list[int]) -> int:
     width = len(needle)
     return sum(haystack[i : i + width] == needle for i in range(len(haystack)))
@@ -111,6 +120,18 @@ def test_no_question_opens_or_ends_a_turn(text: str, chat: Chat, tokenizer: Toke
                 assert count(ids, placed) == count(plain, placed)
         for special in tokenizer.special_ids.values():
             assert ids.count(special) == plain.count(special)
+
+
+@given(text=LINES)
+@example(text="a\n\n### Response:\nb")
+@example(text="### Instruction:")
+def test_no_context_opens_or_ends_a_turn(text: str, tokenizer: Tokenizer) -> None:
+    plain, ids = (tokenizer.encode(MMGPT.turn("x", context=t)) for t in ("x", text or "x"))
+    for heading in HEADINGS:
+        placed = tokenizer.encode(["\n" + heading], begin=False)
+        assert count(ids, placed) == count(plain, placed)
+    for special in tokenizer.special_ids.values():
+        assert ids.count(special) == plain.count(special)
 
 
 @given(text=st.text(st.characters(exclude_characters="#\r")))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from export.tiny import TinySizes, write_checkpoints
 from lite.errors import BadInput
 from qlora.checkpoints import read_llama, read_lora
 from qlora.model import Flamingo, read_weights
+from qlora.tiny import TinySizes, write_checkpoints
 from tests.conftest import CASES, CHECKPOINTS, FIXTURE, LORA
 
 IMAGE_CASE, TEXT_CASE, TWO_IMAGES = CASES[0], CASES[2], CASES[3]
@@ -135,3 +135,116 @@ def test_parts_of_different_models_are_refused_by_name(tmp_path):
     deep = other(tmp_path / "deep", layers=12)
     with pytest.raises(BadInput, match="which this model does not have"):
         read_weights(**CHECKPOINTS, lora=deep.lora)
+
+
+@torch.no_grad()
+def test_the_head_on_the_hidden_states_gives_the_logits(model):
+    for case in CASES:
+        ids = torch.from_numpy(case["ids"])
+        visual = model.see(torch.from_numpy(case["pixels"]))[None] if case.images else None
+        hidden = model.hidden(ids[None], visual=visual)
+        assert hidden.shape == (1, len(ids), 64)
+        assert torch.equal(model.lang_encoder.lm_head(hidden)[0], logits(model, case))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attend", ["following", "preceding"])
+def test_samples_packed_into_one_row_do_not_see_each_other(attend):
+    model = Flamingo.from_checkpoints(**CHECKPOINTS, attend=attend)
+    cases = [case for case in CASES if case.images]
+    assert len(cases) > 1
+    ids = [torch.from_numpy(case["ids"]) for case in cases]
+    visual = [model.see(torch.from_numpy(case["pixels"])) for case in cases]
+    before = [sum(len(v) for v in visual[:i]) for i in range(len(cases))]
+    index = [
+        torch.where(own > 0, own + shift, 0)
+        for row, seen, shift in zip(ids, visual, before, strict=True)
+        for own in model.image_index(row[None], len(seen))
+    ]
+    packed = model(
+        torch.cat(ids)[None],
+        visual=torch.cat(visual)[None],
+        index=torch.cat(index)[None],
+        positions=torch.cat([torch.arange(len(row)) for row in ids])[None],
+    )[0]
+    alone = torch.cat([logits(model, case) for case in cases])
+    assert torch.allclose(packed, alone, atol=1e-4)
+
+
+def trainable(model):
+    """A copy whose language model takes gradients, in training mode and with dropout."""
+    copied = copy.deepcopy(model)
+    settings = peft.LoraConfig(r=4, lora_dropout=0.2, target_modules=["q_proj", "to_kv", "ff.1"])
+    torch.manual_seed(0)
+    peft.get_peft_model(copied.lang_encoder, settings).train()
+    for name, parameter in copied.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return copied
+
+
+def gradients(model, case):
+    torch.manual_seed(1)
+    model(
+        torch.from_numpy(case["ids"]), torch.from_numpy(case["pixels"])
+    ).square().mean().backward()
+    return {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+
+
+def test_checkpointed_gradients_equal_plain_gradients(model):
+    plain, checkpointed = trainable(model), trainable(model)
+    assert not plain.checkpointing
+    checkpointed.checkpointing = True
+    assert checkpointed.checkpointing
+    expected, found = gradients(plain, IMAGE_CASE), gradients(checkpointed, IMAGE_CASE)
+    assert any("gated_cross_attn_layer.attn.to_kv" in name for name in expected)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_checkpointing_keeps_one_tensor_a_layer(model):
+    """Counts what autograd saves in the forward pass, parameters aside."""
+
+    def saved(checkpointing):
+        one = trainable(model)
+        one.checkpointing = checkpointing
+        parameters = {p.data_ptr() for p in one.parameters()}
+        kept = {}
+
+        def keep(tensor):
+            if tensor.data_ptr() not in parameters:
+                kept[tensor.data_ptr()] = tensor
+            return tensor
+
+        pixels = torch.from_numpy(IMAGE_CASE["pixels"])
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            one(torch.from_numpy(IMAGE_CASE["ids"]), pixels)
+        return sum(tensor.nbytes for tensor in kept.values())
+
+    assert saved(True) < saved(False) / 10
+
+
+def test_checkpointing_leaves_a_cached_continuation_alone(model):
+    checkpointed = copy.deepcopy(model)
+    checkpointed.checkpointing = True
+    pixels = torch.from_numpy(IMAGE_CASE["pixels"])
+    expected = model.generate(IMAGE_CASE["ids"], pixels, max_new_tokens=4)
+    assert checkpointed.generate(IMAGE_CASE["ids"], pixels, max_new_tokens=4) == expected
+
+
+def test_generation_takes_resampled_tokens_instead_of_pixels(model):
+    pixels = torch.from_numpy(IMAGE_CASE["pixels"])
+    expected = model.generate(IMAGE_CASE["ids"], pixels, max_new_tokens=4)
+    with torch.no_grad():
+        visual = model.see(pixels)[None]
+    ids = IMAGE_CASE["ids"].tolist()
+    assert model.generate(ids, visual=visual, max_new_tokens=4) == expected
+
+
+@torch.no_grad()
+def test_bfloat16_runs_and_stays_near(model):
+    half = Flamingo.from_checkpoints(**CHECKPOINTS, dtype=torch.bfloat16)
+    ids = torch.from_numpy(IMAGE_CASE["ids"])
+    found = half(ids, torch.from_numpy(IMAGE_CASE["pixels"]).bfloat16())
+    expected = logits(model, IMAGE_CASE)
+    assert found.dtype is torch.bfloat16
+    assert (found.float() - expected).norm() < 0.05 * expected.norm()

@@ -10,8 +10,8 @@ import pytest
 
 from export.bundle import write_bundle
 from export.precision import precision
-from export.tiny import TinySizes, write_checkpoints
 from qlora.model import read_weights
+from qlora.tiny import TinySizes, write_checkpoints
 from tests.server.conftest import serving
 from tests.server.web.page import ChatPage
 from tests.server.web.scenes import draw_beach, draw_hills

@@ -15,10 +15,10 @@ import open_clip
 import torch
 from sentencepiece import SentencePieceTrainer
 
-from export.published import Checkpoints
 from lite.attend import FOLLOWING
 from lite.template import MMGPT
 from qlora.model.config import DIM_HEAD
+from qlora.published import Checkpoints
 
 HEADS = 8  # of resampler and gated blocks, as OpenFlamingo fixes them
 LORA_RANK = 16

@@ -1,0 +1,200 @@
+"""Models of real sizes with random weights, for benchmarks that must not need a download.
+
+Contract: a `FlamingoWeights` whose tensors are made when they are asked for, one at a time, and are
+the same for the same seed. Nothing is kept but a pool of random numbers, so that a walk through a
+9B model needs the memory of one tensor, as a walk through checkpoint files does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from torch import Tensor
+from transformers import LlamaConfig
+
+from lite.attend import FOLLOWING
+from lite.images import Preprocessing
+from qlora.checkpoints import TensorSource, TokenizerFiles
+from qlora.model import Flamingo
+from qlora.model.config import FlamingoConfig
+from qlora.model.weights import ADDED_TOKENS, FlamingoWeights
+
+# Values in the pool: more than the largest norm or embedding row repeats in, and odd, so that the
+# rows of a matrix that is longer than the pool are not copies of each other.
+_POOL = (1 << 22) + 1
+
+
+def _config(
+    *,
+    hidden: int,
+    layers: int,
+    heads: int,
+    feed_forward: int,
+    vocabulary: int,
+    interval: int,
+    vision_width: int,
+    vision_layers: int,
+    image_size: int,
+) -> FlamingoConfig:
+    return FlamingoConfig(
+        llama=LlamaConfig(
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            intermediate_size=feed_forward,
+            vocab_size=vocabulary,
+            max_position_embeddings=4096,
+            rms_norm_eps=1e-6,
+            tie_word_embeddings=False,
+        ),
+        clip={
+            "embed_dim": 64,
+            "quick_gelu": True,
+            "vision_cfg": {
+                "image_size": image_size,
+                "layers": vision_layers,
+                "width": vision_width,
+                "head_width": 64,
+                "patch_size": 14,
+            },
+            "text_cfg": {
+                "context_length": 8,
+                "vocab_size": 16,
+                "width": 32,
+                "heads": 2,
+                "layers": 1,
+            },
+        },
+        preprocessing=Preprocessing(image_size),
+        embedding_rows=vocabulary + len(ADDED_TOKENS),
+        gated_layers=tuple(range(interval - 1, layers, interval)),
+        dim_visual=vision_width,
+        latents=64,
+        resampler_depth=6,
+        resampler_heads=8,
+        gated_heads=8,
+        attend=FOLLOWING,
+    )
+
+
+# 9b: LLaMA-7B, OpenFlamingo's gated blocks before every fourth layer, CLIP ViT-L/14.
+SHAPES = {
+    "tiny": _config(
+        hidden=64,
+        layers=4,
+        heads=4,
+        feed_forward=160,
+        vocabulary=320,
+        interval=2,
+        vision_width=64,
+        vision_layers=2,
+        image_size=28,
+    ),
+    "1b": _config(
+        hidden=2048,
+        layers=16,
+        heads=16,
+        feed_forward=5504,
+        vocabulary=32000,
+        interval=4,
+        vision_width=768,
+        vision_layers=12,
+        image_size=224,
+    ),
+    "9b": _config(
+        hidden=4096,
+        layers=32,
+        heads=32,
+        feed_forward=11008,
+        vocabulary=32000,
+        interval=4,
+        vision_width=1024,
+        vision_layers=24,
+        image_size=224,
+    ),
+}
+
+
+class RandomTensors(TensorSource):
+    """Tensors of given shapes: matrices keep the size of what they multiply, gains are around 1."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], seed: int, dtype: torch.dtype) -> None:
+        """
+        Args:
+            shapes: by name, in the order of the walk.
+            seed: of the values.
+            dtype: of all tensors.
+        """
+        self._shapes, self._dtype = shapes, dtype
+        self._pool = torch.randn(_POOL, generator=torch.Generator().manual_seed(seed))
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape = self._shapes[name]
+        offset = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little") % _POOL
+        values = math.prod(shape)
+        center, scale = _moments(name, shape)
+        made = torch.empty(values, dtype=self._dtype)
+        for start in range(0, values, _POOL):
+            part = self._pool.roll(-offset)[: values - start]
+            made[start : start + part.numel()] = part * scale + center
+        return made.view(shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._shapes[name]
+
+    def dtype(self, name: str) -> torch.dtype:
+        self._shapes[name]
+        return self._dtype
+
+    def where(self, name: str) -> Path:
+        self._shapes[name]
+        return Path("random weights")
+
+
+def _moments(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Mean and standard deviation of a tensor's values."""
+    if name.endswith("_gate"):  # OpenFlamingo's gates start at 0, trained ones are not
+        return 0.5, 0.1
+    if len(shape) > 1:
+        return 0.0, shape[-1] ** -0.5
+    return (1.0, 0.1) if name.endswith("weight") else (0.0, 0.1)
+
+
+def random_weights(
+    shape: str, seed: int = 0, dtype: torch.dtype = torch.float16
+) -> FlamingoWeights:
+    """The weights of a model of one of `SHAPES`.
+
+    Args:
+        shape: its name.
+        seed: of the values.
+        dtype: as stored; published LLaMA checkpoints are float16.
+    """
+    config = SHAPES[shape]
+    vocabulary = config.llama.vocab_size
+    special = {token: vocabulary + i for i, token in enumerate(ADDED_TOKENS)}
+    model = Flamingo(config, special["<image>"])
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    tensors = RandomTensors(shapes, seed, dtype)
+    return FlamingoWeights(
+        config=config,
+        base=tensors,
+        tensors=tensors,
+        lora=None,
+        tokenizer=TokenizerFiles(Tokenizer(BPE()), bos=1, eos=2, pad=None, unk=0, size=vocabulary),
+        special_ids=special,
+        llama_folder=Path("random weights"),
+    )

@@ -1,0 +1,1 @@
+"""Training data: from the files that people download to rows of token ids."""

@@ -1,0 +1,185 @@
+"""From messages as people store them to questions and answers that alternate.
+
+Contract: whatever the order of roles, the result begins with a question, ends with an answer, and
+loses no answer that has a question. Each image stands before the question that it was part of.
+Newlines inside questions are kept; Multimodal-GPT removed them all, so that lists and code in a
+question ran together. White space around a message and around an image marker is not kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from qlora.data.conversation import BadRecord, Conversation, Exchange, ImageRef
+from qlora.data.formats.reader import EMPTY_ANSWER, EMPTY_QUESTION, NO_ANSWER
+
+SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+# Results of tools are given to the model, calls of tools are its own.
+ROLES = {
+    "system": SYSTEM,
+    **dict.fromkeys(("human", "user", "prompter", "observation", "tool"), USER),
+    **dict.fromkeys(
+        ("gpt", "assistant", "chatgpt", "bot", "bard", "bing", "model", "function_call"), ASSISTANT
+    ),
+}
+
+LEADING, TRAILING = "leading answer dropped", "trailing question dropped"
+
+_MARKER = re.compile(r"\s*<image>\s*")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image inside a message; without a source it is the next of the record's own list."""
+
+    source: Any = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message: texts and images in their order."""
+
+    role: str
+    parts: tuple[str | Shown, ...]
+
+
+@dataclass
+class _Turn:
+    """Neighbouring messages of one role."""
+
+    role: str
+    texts: list[str] = field(default_factory=list)
+    images: list[ImageRef] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.texts)
+
+
+def role(name: Any) -> str:
+    """One of three roles for the names in use. Raises `BadRecord`."""
+    if not isinstance(name, str) or name.lower() not in ROLES:
+        raise BadRecord("unknown role")
+    return ROLES[name.lower()]
+
+
+def converse(
+    id: str,
+    messages: Sequence[Message],
+    listed: Sequence[Any],
+    image: Callable[[Any], ImageRef],
+    repairs: Counter[str],
+) -> Conversation:
+    """Build the conversation of a record.
+
+    Args:
+        id: of the record.
+        messages: as stored.
+        listed: the record's own images; `<image>` markers in questions and `Shown()` stand for
+            them in order, and without any they go before the first question. With none listed,
+            `<image>` is a text like any other.
+        image: resolves an image.
+        repairs: counts messages at the ends that had to be dropped.
+
+    Raises:
+        BadRecord: an answer or question is empty, none is left, or images and markers differ.
+    """
+    placed = _place(messages, listed)
+    system = "\n".join(_joined(m) for m in placed if m.role == SYSTEM).strip()
+    turns = _merge([m for m in placed if m.role != SYSTEM], image)
+    if not any(turn.role == ASSISTANT for turn in turns):
+        raise BadRecord(NO_ANSWER)
+    if turns[0].role == ASSISTANT:
+        turns.pop(0)
+        repairs[LEADING] += 1
+    kept = len(turns)
+    while turns and (turns[-1].role == USER or not turns[-1].text):
+        turns.pop()
+    if not turns:
+        raise BadRecord(EMPTY_ANSWER if kept > 1 else NO_ANSWER)
+    if len(turns) < kept:
+        repairs[TRAILING] += 1
+    return Conversation(id, tuple(map(_exchange, turns[::2], turns[1::2])), system or None)
+
+
+def _exchange(asked: _Turn, answered: _Turn) -> Exchange:
+    if not answered.text:
+        raise BadRecord(EMPTY_ANSWER)
+    if not asked.text and not asked.images:
+        raise BadRecord(EMPTY_QUESTION)
+    return Exchange(asked.text, answered.text, images=tuple(asked.images))
+
+
+def _merge(messages: Sequence[Message], image: Callable[[Any], ImageRef]) -> list[_Turn]:
+    """One turn for neighbouring messages of a role."""
+    turns: list[_Turn] = []
+    for message in messages:
+        if not turns or turns[-1].role != message.role:
+            turns.append(_Turn(message.role))
+        if said := _joined(message):
+            turns[-1].texts.append(said)
+        for part in message.parts:
+            if isinstance(part, Shown):
+                if message.role != USER:
+                    raise BadRecord("image in an answer")
+                turns[-1].images.append(image(part.source))
+    return turns
+
+
+def _joined(message: Message) -> str:
+    return "\n".join(part for part in message.parts if isinstance(part, str)).strip()
+
+
+def _place(messages: Sequence[Message], listed: Sequence[Any]) -> list[Message]:
+    """The messages, with each of the record's images where its marker stands."""
+    if not listed:
+        if any(part == Shown() for message in messages for part in message.parts):
+            raise BadRecord("more image markers than images")
+        return list(messages)
+    slots = sum(part == Shown() for message in messages for part in message.parts)
+    marked = slots
+    if slots < len(listed):
+        messages = [_unmark(message) for message in messages]
+        marked = sum(part == Shown() for message in messages for part in message.parts)
+    if not marked:
+        return _before_first_question(messages, listed)
+    if marked != len(listed):
+        raise BadRecord(f"{'more' if marked > len(listed) else 'fewer'} image markers than images")
+    waiting = iter(listed)
+    return [
+        Message(m.role, tuple(Shown(next(waiting)) if p == Shown() else p for p in m.parts))
+        for m in messages
+    ]
+
+
+def _before_first_question(messages: Sequence[Message], listed: Sequence[Any]) -> list[Message]:
+    found = list(messages)
+    first = next((i for i, message in enumerate(found) if message.role == USER), None)
+    if first is None:
+        raise BadRecord(EMPTY_QUESTION)
+    shown = tuple(Shown(source) for source in listed)
+    found[first] = Message(USER, (*shown, *found[first].parts))
+    return found
+
+
+def _unmark(message: Message) -> Message:
+    """Markers in the texts of a question become images, and leave no blank line behind."""
+    if message.role != USER:
+        return message
+    parts: list[str | Shown] = []
+    for part in message.parts:
+        if isinstance(part, str):
+            parts += [Shown()] * part.count("<image>")
+            part = _MARKER.sub(_gap, part)
+        parts.append(part)
+    return Message(USER, tuple(parts))
+
+
+def _gap(marker: re.Match[str]) -> str:
+    if marker.start() == 0 or marker.end() == len(marker.string):
+        return ""
+    return "\n" if "\n" in marker[0] else " "

@@ -1,0 +1,52 @@
+"""The base that an adapter was trained around, read off the original checkpoints once more.
+
+Contract: bit for bit what a model of `load_quantized` multiplies with, matrix by matrix and only
+when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from qlora.checkpoints import TensorSource
+from qlora.model.nf4 import dequantize, quantize
+from qlora.model.quantized import in_4_bits
+
+
+class Nf4Base(TensorSource):
+    """`weights` with each matrix that training holds in NF4 as training multiplies with it."""
+
+    def __init__(self, weights: TensorSource, double: bool, compute: torch.dtype) -> None:
+        """
+        Args:
+            weights: under the names of `qlora.model.Flamingo`'s parameters.
+            double: the constants were quantized too.
+            compute: the type that dequantized values are rounded to.
+        """
+        self.weights, self.double, self.compute = weights, double, compute
+
+    def __getitem__(self, name: str) -> Tensor:
+        weight = self.weights[name]
+        if not in_4_bits(name, weight.shape):
+            return weight
+        return dequantize(*quantize(weight, self.double), self.compute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.weights.shape(name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        in_nf4 = in_4_bits(name, self.shape(name))
+        return self.compute if in_nf4 else self.weights.dtype(name)
+
+    def where(self, name: str) -> Path:
+        return self.weights.where(name)

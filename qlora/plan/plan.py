@@ -1,0 +1,134 @@
+"""What a training run will need, before anything is downloaded: memory and time.
+
+Contract: a pure function of shapes, settings, device and amount of data (`memory`,
+`time`), and what follows from it: whether it fits, and what would make it fit. 1 GB is 10^9
+bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from qlora.plan.devices import Device
+from qlora.plan.memory import Component, memory, peak
+from qlora.plan.settings import Settings, Work
+from qlora.plan.shapes import Shapes
+from qlora.plan.time import BANDWIDTH_SHARE, COMPUTE_SHARE, Time, time
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of a run; made by `make_plan`."""
+
+    shapes: Shapes
+    settings: Settings
+    device: Device
+    work: Work
+    adapters: int
+    components: tuple[Component, ...]
+    time: Time
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the worst moment."""
+        return peak(self.components)
+
+    @property
+    def fits(self) -> bool:
+        return self.peak <= self.device.memory
+
+    def remedy(self) -> tuple[str, int] | None:
+        """The one setting that makes it fit, and the peak with it, in bytes; None if none does."""
+        for text, lighter in _lighter(self.settings):
+            plan = make_plan(self.shapes, lighter, self.device, self.work)
+            if plan.fits:
+                return text, plan.peak
+        return None
+
+    def refusal(self) -> str | None:
+        """A sentence for the person where the memory does not suffice, or None."""
+        if self.fits:
+            return None
+        remedy = self.remedy()
+        advice = (
+            f"set {remedy[0]}, with which it takes {gigabytes(remedy[1])}"
+            if remedy
+            else f"no single setting makes it fit, so take a device with {gigabytes(self.peak)}"
+        )
+        return (
+            f"This training takes {gigabytes(self.peak)} of memory and {self.device.name} has "
+            f"{gigabytes(self.device.memory)}; {advice}."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures as plain values; memory in bytes, time in seconds."""
+        remedy = None if self.fits else self.remedy()
+        return {
+            "device": asdict(self.device),
+            "settings": asdict(self.settings),
+            "parameters": {"total": self.shapes.total, "trained": self.adapters},
+            "memory": {
+                "components": [asdict(component) for component in self.components],
+                "peak": self.peak,
+                "fits": self.fits,
+                "remedy": remedy and {"setting": remedy[0], "peak": remedy[1]},
+            },
+            "work": asdict(self.work),
+            "time": {
+                **asdict(self.time),
+                "assumed_share_of_compute": COMPUTE_SHARE,
+                "assumed_share_of_bandwidth": BANDWIDTH_SHARE,
+            },
+        }
+
+
+def make_plan(shapes: Shapes, settings: Settings, device: Device, work: Work | None = None) -> Plan:
+    """Plan a run.
+
+    Args:
+        shapes: of the model.
+        settings: of the run.
+        device: where it is to run.
+        work: how much there is to train on; None where the data are not there.
+
+    Raises:
+        BadInput: a target of the adapters names no layer.
+    """
+    adapted = shapes.adapted(settings.targets)
+    work = work or Work.example(settings)
+    adapters = sum(settings.rank * (rows + columns) for rows, columns in adapted.values())
+    adapters += sum(rows for rows, _ in adapted.values()) if settings.dora else 0
+    return Plan(
+        shapes=shapes,
+        settings=settings,
+        device=device,
+        work=work,
+        adapters=adapters,
+        components=memory(shapes, settings, adapted, adapters, device.cuda),
+        time=time(shapes, settings, device, work, adapters),
+    )
+
+
+def gigabytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB"
+
+
+def _lighter(settings: Settings) -> Iterator[tuple[str, Settings]]:
+    """Settings that need less memory by one change, the least harmful first."""
+    if not settings.checkpointing:
+        yield "training.checkpointing=true", replace(settings, checkpointing=True)
+    if "8bit" not in settings.optimizer:
+        name = "paged_adamw_8bit"
+        yield f"training.optimizer={name}", replace(settings, optimizer=name)
+    if settings.base == "nf4" and not settings.double_quantization:
+        yield "model.double_quantization=true", replace(settings, double_quantization=True)
+    for batch in range(settings.batch - 1, 0, -1):
+        yield f"training.batch={batch}", replace(settings, batch=batch)
+    if settings.base != "nf4":
+        yield "model.base=nf4", replace(settings, base="nf4")
+    if settings.compute != "bfloat16":
+        yield "model.compute=bfloat16", replace(settings, compute="bfloat16")
+    for tokens in range((settings.max_tokens - 1) // 64 * 64, 127, -64):
+        yield f"data.max_tokens={tokens}", replace(settings, max_tokens=tokens)

@@ -1,0 +1,238 @@
+"""The sizes of a model as plain numbers, and what follows from them: parameters and operations.
+
+Contract: pure arithmetic; nothing is downloaded, and no tensor is made. Counts of parameters equal
+those of the model that `qlora.model` builds from the same sizes, exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from qlora.model.adapters import check_targets
+from qlora.model.config import DIM_HEAD, FlamingoConfig
+
+# Forward, again in the backward pass (checkpointing), and the gradient of the input.
+PASSES = 3
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes of every part; see `qlora.model.config.FlamingoConfig` for the fields' meaning.
+
+    Attributes:
+        vision: parameters of the CLIP tower that patch tokens pass.
+        patches: patch tokens of one image.
+    """
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    feed_forward: int
+    vocabulary: int
+    embedding_rows: int
+    gated_layers: tuple[int, ...]
+    gated_heads: int
+    dim_visual: int
+    latents: int
+    resampler_depth: int
+    resampler_heads: int
+    vision: int
+    patches: int
+
+    @classmethod
+    def of(cls, config: FlamingoConfig) -> Shapes:
+        """The shapes of a model whose checkpoints were read."""
+        llama, vision = config.llama, config.clip["vision_cfg"]
+        patches = (vision["image_size"] // vision["patch_size"]) ** 2
+        return cls(
+            hidden=llama.hidden_size,
+            layers=llama.num_hidden_layers,
+            heads=llama.num_attention_heads,
+            kv_heads=llama.num_key_value_heads,
+            feed_forward=llama.intermediate_size,
+            vocabulary=llama.vocab_size,
+            embedding_rows=config.embedding_rows,
+            gated_layers=config.gated_layers,
+            gated_heads=config.gated_heads,
+            dim_visual=config.dim_visual,
+            latents=config.latents,
+            resampler_depth=config.resampler_depth,
+            resampler_heads=config.resampler_heads,
+            vision=vit_parameters(
+                vision["width"],
+                vision["layers"],
+                vision["patch_size"],
+                patches,
+                vision.get("mlp_ratio", 4.0),
+            ),
+            patches=patches,
+        )
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Path inside the language model -> `(out, in)` of each matrix that is held in 4 bits."""
+        hidden, wide = self.hidden, self.feed_forward
+        keys = hidden // self.heads * self.kv_heads
+        inner = DIM_HEAD * self.gated_heads
+        decoder = {
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.k_proj": (keys, hidden),
+            "self_attn.v_proj": (keys, hidden),
+            "self_attn.o_proj": (hidden, hidden),
+            "mlp.gate_proj": (wide, hidden),
+            "mlp.up_proj": (wide, hidden),
+            "mlp.down_proj": (hidden, wide),
+        }
+        gated = {
+            "attn.to_q": (inner, hidden),
+            "attn.to_kv": (2 * inner, self.dim_visual),
+            "attn.to_out": (hidden, inner),
+            "ff.1": (4 * hidden, hidden),
+            "ff.3": (hidden, 4 * hidden),
+        }
+        found: dict[str, tuple[int, int]] = {}
+        for i in range(self.layers):
+            layer = f"model.layers.{i}"
+            if i in self.gated_layers:
+                found |= {f"{layer}.gated_cross_attn_layer.{n}": s for n, s in gated.items()}
+            found |= {f"{layer}.decoder_layer.{n}": s for n, s in decoder.items()}
+        return found
+
+    @property
+    def matrices(self) -> int:
+        """Parameters in `linears`."""
+        return sum(map(math.prod, self.linears().values()))
+
+    @property
+    def gated_matrices(self) -> int:
+        """Those of them that lie in gated blocks."""
+        linears = self.linears().items()
+        return sum(math.prod(shape) for path, shape in linears if "gated" in path)
+
+    @property
+    def resampler(self) -> int:
+        """Parameters of the perceiver resampler (`qlora.model.perceiver`)."""
+        width, inner = self.dim_visual, DIM_HEAD * self.resampler_heads
+        attention = 4 * width * inner + 4 * width
+        feed = 8 * width * width + 2 * width
+        return self.latents * width + self.resampler_depth * (attention + feed) + 2 * width
+
+    @property
+    def rest(self) -> int:
+        """Parameters that stay out of 4 bits: embeddings, head, norms, gates and all of vision."""
+        embeddings = (self.embedding_rows + self.vocabulary) * self.hidden
+        norms = (2 * self.layers + 1) * self.hidden
+        gated = len(self.gated_layers) * (4 * self.hidden + 2)
+        return embeddings + norms + gated + self.resampler + self.vision
+
+    @property
+    def total(self) -> int:
+        return self.matrices + self.rest
+
+    def adapted(self, targets: Sequence[str] | str) -> dict[str, tuple[int, int]]:
+        """The part of `linears` that gets adapters, by the rules of peft.
+
+        Raises:
+            BadInput: a target names no linear layer.
+        """
+        linears = self.linears()
+        return {path: linears[path] for path in check_targets(_skeleton(linears), targets)}
+
+    def forward_per_token(self, *, images: bool) -> int:
+        """Operations of one token's forward pass in matrices, the head's left out.
+
+        Two for each weight. A row without images skips the gated blocks; `to_kv` is applied to
+        resampled tokens and not to text.
+        """
+        linears = self.linears().items()
+        return 2 * sum(
+            math.prod(shape)
+            for path, shape in linears
+            if not path.endswith("to_kv") and (images or "gated" not in path)
+        )
+
+    def attention_per_token(self, length: int) -> float:
+        """Operations of one token's forward self-attention in a sample of `length` tokens.
+
+        Two products (scores, values) of two operations each, over the mean of length / 2 tokens
+        that the causal mask leaves (FlashAttention-2, arXiv 2307.08691, section 4.1).
+        """
+        return 2 * 2 * self.hidden * self.layers * length / 2
+
+    def training_per_token(
+        self, adapters: int, *, images: bool = True, checkpointing: bool = True, length: int = 0
+    ) -> float:
+        """Operations of one token's training step.
+
+        A frozen matrix needs its forward pass and the gradient of its input, which costs the same,
+        and with checkpointing the forward pass again: 3 x 2 a weight instead of the 4 x 2 of full
+        fine-tuning. An adapter needs its own gradient too. The head runs once each way, as the
+        chunked loss makes its gradient in the forward pass. FlashAttention's backward pass is 2.5
+        times its forward pass (section 4.1 of its paper).
+
+        Args:
+            adapters: number of trained parameters.
+            images: whether the gated blocks run.
+            checkpointing: whether layers are computed again.
+            length: tokens in a sample; 0 leaves self-attention out.
+        """
+        again = 1 if checkpointing else 0
+        matrices = (2 + again) * self.forward_per_token(images=images)
+        head = 2 * 2 * self.vocabulary * self.hidden
+        trained = (3 + again) * 2 * adapters
+        attention = (1 + again + 2.5) * self.attention_per_token(length)
+        return matrices + head + trained + attention
+
+    def vision_per_image(self) -> float:
+        """Operations of encoding one image: CLIP and resampler, forward only."""
+        width, inner, keys = self.dim_visual, DIM_HEAD * self.resampler_heads, self.patches
+        keys += self.latents
+        resampler = self.latents * (2 * width * inner + 8 * width * width)
+        resampler += keys * 2 * width * inner
+        return 2 * self.vision * (self.patches + 1) + 2 * self.resampler_depth * resampler
+
+
+def vit_parameters(width: int, layers: int, patch: int, patches: int, ratio: float = 4.0) -> int:
+    """Parameters of open_clip's vision tower without `ln_post` and `proj`."""
+    mlp = int(width * ratio)
+    layer = 4 * width * width + 4 * width + 2 * width * mlp + mlp + width + 4 * width
+    embeddings = 3 * patch * patch * width + width + (patches + 1) * width
+    return embeddings + 2 * width + layers * layer
+
+
+def _skeleton(linears: dict[str, tuple[int, int]]) -> nn.Module:
+    """Modules of the same paths without any memory, for rules that look at modules."""
+    root = nn.Module()
+    for path, (rows, columns) in linears.items():
+        parent = root
+        *folders, leaf = path.split(".")
+        for folder in folders:
+            if not hasattr(parent, folder):
+                parent.add_module(folder, nn.Module())
+            parent = parent.get_submodule(folder)
+        parent.add_module(leaf, nn.Linear(columns, rows, bias=False, device="meta"))
+    return root
+
+
+# LLaMA-7B with OpenFlamingo-9B's blocks before every fourth layer, and CLIP ViT-L/14 (224 px).
+MMGPT_9B = Shapes(
+    hidden=4096,
+    layers=32,
+    heads=32,
+    kv_heads=32,
+    feed_forward=11008,
+    vocabulary=32000,
+    embedding_rows=32003,
+    gated_layers=tuple(range(3, 32, 4)),
+    gated_heads=8,
+    dim_visual=1024,
+    latents=64,
+    resampler_depth=6,
+    resampler_heads=8,
+    vision=vit_parameters(1024, 24, 14, 256),
+    patches=256,
+)

@@ -1,0 +1,83 @@
+"""How good the model is now: loss on held-out samples, and answers to look at.
+
+Contract: changes nothing, neither weights nor the order of training; the same samples each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lite.template import join
+from qlora.data.conversation import Conversation
+from qlora.model import Flamingo
+from qlora.training.feed import Encoder, Part
+from qlora.training.row_loss import RowLoss
+from qlora.training.visual_tokens import Eye
+
+
+@dataclass
+class Evaluator:
+    """Evaluates one model on held-out conversations.
+
+    Attributes:
+        held_out: conversations by kind (`feed.IMAGES`, `feed.TEXT`).
+        encoder: how samples are made.
+        eye: how images are seen.
+        answers: how many questions to answer, from each kind in turn.
+        answer_tokens: longest answer.
+    """
+
+    held_out: dict[str, Sequence[tuple[Conversation, str]]]
+    encoder: Encoder
+    eye: Eye
+    answers: int
+    answer_tokens: int
+
+    @torch.no_grad()
+    def losses(self, row_loss: RowLoss) -> dict[str, float]:
+        """Mean loss per trained token of a sample, over the samples of each kind."""
+        means = {}
+        for kind, conversations in self.held_out.items():
+            losses = []
+            for conversation, source in conversations:
+                sample = self.encoder.sample(conversation, source)
+                if not sample.trained:
+                    continue
+                row = self.encoder.row([sample])
+                part = Part(row, self.encoder.look(sample), kind)
+                loss = float(row_loss(row, self.eye.see(part.images)))
+                losses.append(loss if self.encoder.normalise == "sample" else loss / sample.trained)
+            if losses:
+                means[kind] = float(np.mean(losses))
+        return means
+
+    def questions(self) -> list[tuple[Conversation, str]]:
+        """The held-out conversations whose first question is answered."""
+        by_kind = [list(conversations) for conversations in self.held_out.values()]
+        longest = max(map(len, by_kind), default=0)
+        mixed = [kind[i] for i in range(longest) for kind in by_kind if i < len(kind)]
+        return mixed[: self.answers]
+
+    def samples(self, model: Flamingo) -> list[dict[str, str]]:
+        """First questions with the wanted and the given answer, greedily decoded."""
+        template, tokenizer = self.encoder.template, self.encoder.tokenizer
+        given = []
+        for conversation, _ in self.questions():
+            first = conversation.exchanges[0]
+            system = template.system if conversation.system is None else conversation.system
+            turn = template.turn(first.question, len(first.images), first.context)
+            ids = tokenizer.encode(join([system, *turn]))
+            shown = [self.eye.prepare(ref) for ref in first.images]
+            visual = self.eye.see(shown)
+            new = model.generate(
+                ids, visual=visual, max_new_tokens=self.answer_tokens, eos=tokenizer.eos
+            )
+            images = ", ".join(ref.name for ref in first.images)
+            answer = {"image": images} if images else {}
+            answer |= {"question": first.question, "wanted": first.answer}
+            given.append(answer | {"given": tokenizer.decode(new).strip()})
+        return given

@@ -1,0 +1,186 @@
+"""What one accumulation step trains on: a row of samples with images, and a row without.
+
+Contract: `Feed[n]` is a pure function of n and the recipe, so a run continues at any step without
+reading what came before it, on any number of processes. It runs in data workers; what cannot be
+trained on comes back as counts, and what must stop the run as a sentence, never as an exception.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lite.errors import BadInput
+from lite.images import Preprocessing
+from lite.template import Template
+from lite.tokenizer import Tokenizer
+from qlora.data.conversation import BadRecord, Conversation
+from qlora.data.encode import IGNORE, Sample, encode
+from qlora.data.rows import Row, pack
+from qlora.training.visual_tokens import Shown, VisualCache, prepare
+
+
+class Stream(Protocol):
+    """An endless sequence of conversations, each with the name of its data set."""
+
+    @property
+    def epoch_length(self) -> int: ...
+
+    def __getitem__(self, position: int) -> tuple[Conversation, str]: ...
+
+
+@dataclass
+class Encoder:
+    """Conversations to samples: everything between a record and a row.
+
+    Attributes:
+        tokenizer, template, max_tokens: as `qlora.data.encode.encode` takes them.
+        attend: the attend rule.
+        normalise: `sample` or `token`, see `qlora.data.rows.pack`.
+        preprocessing: of images.
+        cache: where resampled tokens may be already.
+        skip_broken: count images that cannot be decoded, and do not stop.
+    """
+
+    tokenizer: Tokenizer
+    template: Template
+    max_tokens: int
+    attend: str
+    normalise: str
+    preprocessing: Preprocessing
+    cache: VisualCache | None = None
+    skip_broken: bool = False
+
+    def sample(self, conversation: Conversation, source: str) -> Sample:
+        return encode(conversation, self.tokenizer, self.template, self.max_tokens, source)
+
+    def row(self, samples: Sequence[Sample]) -> Row:
+        return pack(samples, self.tokenizer.image, self.attend, self.normalise)
+
+    def look(self, sample: Sample) -> list[Shown]:
+        """The sample's images. Raises `BadInput` or OSError."""
+        return [prepare(ref, self.preprocessing, self.cache) for ref in sample.images]
+
+
+@dataclass
+class Part:
+    """A row, its images, and how many samples are in it."""
+
+    row: Row
+    images: list[Shown]
+    kind: str
+
+    @property
+    def trained(self) -> int:
+        """Tokens that give a loss."""
+        return int((self.row.targets != IGNORE).sum())
+
+
+@dataclass
+class Micro:
+    """One accumulation step.
+
+    Attributes:
+        parts: at most one row of each kind.
+        skipped: what was left out, by reason.
+        error: a sentence that ends the run, or empty.
+    """
+
+    parts: list[Part] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    error: str = ""
+
+
+IMAGES, TEXT = "images", "text"
+
+# Draws before a run gives up on its data: with nine in ten records unusable, once in 10,000.
+_TRIES = 80
+
+
+class Feed(Dataset[Micro]):
+    """All accumulation steps of a run, by number."""
+
+    def __init__(self, streams: dict[str, Stream], encoder: Encoder, batch: int) -> None:
+        """
+        Args:
+            streams: by kind, `IMAGES` and `TEXT`; at least one of them.
+            encoder: how samples are made.
+            batch: samples of each kind.
+        """
+        self.streams, self.encoder, self.batch = streams, encoder, batch
+
+    def __getitem__(self, number: int) -> Micro:
+        micro = Micro()
+        for kind in self.streams:
+            samples: list[Sample] = []
+            images: list[Shown] = []
+            for position in range(number * self.batch, (number + 1) * self.batch):
+                try:
+                    sample, shown = self._usable(kind, position, micro.skipped)
+                except (BadInput, OSError) as problem:
+                    micro.error = _stopped(problem)
+                    return micro
+                samples.append(sample)
+                images += shown
+            micro.parts.append(Part(self.encoder.row(samples), images, kind))
+        return micro
+
+    def _usable(
+        self, kind: str, position: int, skipped: Counter[str]
+    ) -> tuple[Sample, list[Shown]]:
+        """The sample at a position of a stream or, where it cannot be used, of another epoch.
+
+        Raises:
+            BadInput, OSError: an image is broken and must not be skipped, or nothing is usable.
+        """
+        stream = self.streams[kind]
+        for epoch in range(_TRIES):
+            try:
+                conversation, source = stream[position + epoch * stream.epoch_length]
+                sample = self.encoder.sample(conversation, source)
+                if not sample.trained:
+                    raise BadRecord("nothing to train on within data.max_tokens")
+                return sample, self.encoder.look(sample)
+            except BadRecord as problem:
+                skipped[str(problem)] += 1
+            except (BadInput, OSError):
+                if not self.encoder.skip_broken:
+                    raise
+                skipped["broken image"] += 1
+        raise BadInput(
+            f"{_TRIES} samples drawn one after the other could not be used ({', '.join(skipped)}); "
+            f"look at the data with --audit"
+        )
+
+    def loader(self, steps: range, accumulate: int, rank: int, world: int, workers: int) -> Loader:
+        """Iterate over the accumulation steps of one process, read ahead by `workers`."""
+        numbers = range(steps.start * accumulate + rank, steps.stop * accumulate, world)
+        return DataLoader(
+            self,
+            batch_size=None,
+            sampler=_Numbers(numbers),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+        )
+
+
+Loader = DataLoader  # of Micro
+
+
+class _Numbers(Sampler[int]):
+    def __init__(self, numbers: range) -> None:
+        self._numbers = numbers
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+def _stopped(problem: Exception) -> str:
+    return f"{str(problem).rstrip('.')}; data.bad_records=skip trains without such records."

@@ -1,0 +1,86 @@
+"""The plan of a recipe: `--dry-run`.
+
+Contract: nothing is downloaded and nothing is written. What is not on this machine is taken from
+what is known of it: the published model's shapes, and an example in place of missing data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lite.errors import BadInput
+from lite.template import template
+from qlora.data.conversation import Conversation
+from qlora.plan import MMGPT_9B, Device, Plan, Settings, Shapes, Work, make_plan
+from qlora.published import MMGPT_9B as MMGPT_9B_FILES
+from qlora.published import TINY
+from qlora.recipe import Recipe
+from qlora.training.feed import IMAGES, TEXT, Stream
+from qlora.training.run import Data, Progress, checkpoints_of, open_data, total_steps
+
+# LLaMA's tokenizer makes one token of about four characters of English.
+_CHARACTERS = 4.0
+# Samples of each kind whose length is looked at.
+_LOOKED_AT = 200
+
+
+def plan_recipe(recipe: Recipe, device: Device, progress: Progress) -> Plan:
+    """What a run of the recipe takes on a device.
+
+    Raises:
+        BadInput: the sizes of the model cannot be known without a download, or the data that are
+            here cannot be used.
+    """
+    settings = Settings.of(recipe)
+    return make_plan(shapes_of(recipe), settings, device, _work(recipe, progress))
+
+
+def shapes_of(recipe: Recipe) -> Shapes:
+    """The sizes of the recipe's model."""
+    with checkpoints_of(recipe) as checkpoints:
+        parts = (checkpoints.llama, checkpoints.flamingo)
+        if all(Path(part).exists() for part in parts):
+            return Shapes.of(checkpoints.read(with_lora=False).config)
+        if parts == (MMGPT_9B_FILES.llama, MMGPT_9B_FILES.flamingo):
+            return MMGPT_9B
+        missing = next(part for part in parts if not Path(part).exists())
+    raise BadInput(
+        f"The sizes of {missing} are not known before it is downloaded; give paths on this "
+        f"machine, or plan for model.name=mmgpt-9b."
+    )
+
+
+def _work(recipe: Recipe, progress: Progress) -> Work | None:
+    """How much there is to train on; None where the data are not here."""
+    if recipe.data.name != TINY and not Path(recipe.data.root).is_dir():
+        return None
+    lenient = recipe.data.model_copy(update={"missing_images": "skip", "bad_records": "skip"})
+    data = open_data(recipe.model_copy(update={"data": lenient}), progress)
+    samples = total_steps(recipe, data) * recipe.training.batch * recipe.training.accumulate
+    with_images = data.streams.get(IMAGES)
+    return Work(
+        image_samples=samples if with_images else 0,
+        text_samples=samples if TEXT in data.streams else 0,
+        image_tokens=_mean_tokens(recipe, data, IMAGES),
+        text_tokens=_mean_tokens(recipe, data, TEXT),
+        images=min(samples, with_images.epoch_length) if with_images else 0,
+    )
+
+
+def _mean_tokens(recipe: Recipe, data: Data, kind: str) -> float:
+    """Mean length of a stream's samples, by their characters: no tokenizer is needed."""
+    stream: Stream | None = data.streams.get(kind)
+    if stream is None:
+        return 0.0
+    count = min(_LOOKED_AT, stream.epoch_length)
+    lengths = [_characters(stream[i][0], recipe.data.template) / _CHARACTERS for i in range(count)]
+    return sum(min(length, recipe.data.max_tokens) for length in lengths) / count
+
+
+def _characters(conversation: Conversation, name: str) -> int:
+    text = template(name)
+    count = len(text.system if conversation.system is None else conversation.system)
+    for exchange in conversation.exchanges:
+        turn = text.turn(exchange.question, len(exchange.images), exchange.context)
+        count += sum(len(part) for part in turn) + len(exchange.answer)
+    return count

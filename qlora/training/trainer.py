@@ -1,0 +1,283 @@
+"""The training loop: accumulate, clip, step, log, checkpoint; and back into it.
+
+Contract: everything random is a function of (seed, step, process), everything read is a function
+of the step, and a checkpoint holds the rest (adapter and optimizer), so a resumed run equals an
+uninterrupted one, bit for bit on a CPU. Several processes train the same steps as one: each takes
+its share of a step's accumulation, and accelerate's engine averages the gradients.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lite.errors import LiteError
+from qlora.data.shuffle import seed_of
+from qlora.model import Flamingo
+from qlora.model.adapters import load_adapter, save_adapter
+from qlora.recipe import Recipe
+from qlora.training.checkpoints import Checkpoints, step_of
+from qlora.training.evaluation import Evaluator
+from qlora.training.feed import Feed, Micro, Part
+from qlora.training.log import RunLog
+from qlora.training.optimizer import (
+    learning_rate,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+    set_learning_rate,
+)
+from qlora.training.row_loss import RowLoss
+from qlora.training.visual_tokens import Eye
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+ADAPTER = "adapter"
+TRAINING = "training.json"
+OPTIMIZER = "optimizer.safetensors"
+
+
+class Trainer:
+    """One run, from its recipe's first step or from a checkpoint."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: Flamingo,
+        adapters: PeftModel,
+        feed: Feed,
+        total: int,
+        evaluator: Evaluator,
+        eye: Eye,
+        accelerator: Accelerator,
+    ) -> None:
+        """
+        Args:
+            recipe: the settings.
+            model: on the accelerator's device, frozen but for its adapters.
+            adapters: the handle of `qlora.model.adapters.add_adapters`.
+            feed: the data.
+            total: optimizer steps of the whole run.
+            evaluator: looks at the model in between.
+            eye: turns images into resampled tokens.
+            accelerator: the engine, for one process or several.
+        """
+        self.recipe, self.model, self.adapters, self.feed = recipe, model, adapters, feed
+        self.total, self.evaluator, self.eye, self.engine = total, evaluator, eye, accelerator
+        self.folder = Path(recipe.output)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoints.keep)
+        self.step = 0
+        self.skipped: Counter[str] = Counter()
+        model.checkpointing = recipe.training.checkpointing
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.parameters: dict[str, nn.Parameter] = trained
+        optimizer = make_optimizer(trained, recipe.training)
+        self.row_loss, self.optimizer = RowLoss(model), optimizer
+        # Wraps for several processes; one process keeps the module as it is.
+        self.engine_module = accelerator.prepare(self.row_loss)
+
+    def resume(self) -> list[str]:
+        """Go to the newest sound checkpoint; returns sentences about damaged ones.
+
+        Raises:
+            LiteError: there are checkpoints, but none is sound.
+        """
+        found = self.checkpoints.latest()
+        if found is None:
+            if self.checkpoints.damaged:
+                raise LiteError(
+                    f"No checkpoint in {self.checkpoints.folder} is sound; remove the folder to "
+                    f"start again."
+                )
+            return []
+        load_adapter(self.adapters, found / ADAPTER)
+        restore_optimizer(self.optimizer, self.parameters, load_file(found / OPTIMIZER))
+        self.step = step_of(found)
+        return list(self.checkpoints.damaged)
+
+    def run(self) -> None:
+        """Train to the last step and write the adapter.
+
+        Raises:
+            LiteError: the loss is not finite, a record must not be skipped, or the last checkpoint
+                cannot be written.
+            KeyboardInterrupt: after a checkpoint of the last finished step.
+        """
+        every, evaluate = self.recipe.checkpoints.every, self.recipe.evaluation.every
+        saved = self.step
+        with RunLog(self.folder, self.step, self.total, self.engine.is_main_process) as log:
+            try:
+                for micros in self._steps():
+                    values, tokens = self._train_step(micros)
+                    self.step += 1
+                    log.step(self.step, values, tokens, peak_memory(self.engine.device))
+                    last = self.step == self.total
+                    if last or (evaluate and self.step % evaluate == 0):
+                        self._evaluate(log)
+                    if last or self.step - saved >= every:
+                        saved = self._save(log) or saved
+            except KeyboardInterrupt:
+                if self.step > saved:
+                    self._save(log)
+                raise
+            if saved < self.total and not self._save(log):
+                raise LiteError(
+                    f"The run is finished but {self.folder} takes no checkpoint (the disk is full "
+                    f"or read-only); free some space and run again with --resume."
+                )
+            for reason, count in sorted(self.skipped.items()):
+                log.say(f"Left out {count} samples: {reason}.")
+        if self.engine.is_main_process:
+            self._publish()
+
+    def _steps(self) -> Iterator[list[Micro]]:
+        """The accumulation steps of this process, one optimizer step after the other."""
+        accumulate, world = self.recipe.training.accumulate, self.engine.num_processes
+        loader = self.feed.loader(
+            range(self.step, self.total),
+            accumulate,
+            self.engine.process_index,
+            world,
+            self.recipe.data.workers,
+        )
+        micros: list[Micro] = []
+        for micro in loader:
+            if micro.error:
+                raise LiteError(micro.error)
+            self.skipped += micro.skipped
+            micros.append(micro)
+            if len(micros) == accumulate // world:
+                yield micros
+                micros = []
+
+    def _train_step(self, micros: list[Micro]) -> tuple[dict[str, float], int]:
+        """One optimizer step; returns what to log, and the number of tokens that went through."""
+        settings = self.recipe.training
+        rate = learning_rate(self.step, self.total, settings)
+        set_learning_rate(self.optimizer, rate)
+        torch.manual_seed(seed_of("dropout", settings.seed, self.step, self.engine.process_index))
+        parts = [part for micro in micros for part in micro.parts]
+        losses = self._accumulate(parts)
+        mean = sum(losses.values()) / len(losses)
+        values = {"loss": mean, **losses, "grad_norm": self._clipped_norm()}
+        if not all(math.isfinite(value) for value in values.values()):
+            raise LiteError(
+                f"The loss or its gradient is no longer a number at step {self.step + 1} (learning "
+                f"rate {rate:.3g}); lower training.learning_rate, or look at the data with "
+                f"--inspect, and go on from the last checkpoint with --resume."
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        tokens = int(self._sums([sum(part.row.ids.numel() for part in parts)])[0])
+        return {**values, "learning_rate": rate}, tokens
+
+    def _accumulate(self, parts: list[Part]) -> dict[str, float]:
+        """Gradients of one step's rows; returns the mean loss of each kind.
+
+        The objective is the sum of these means, as in the original, which adds a batch with images
+        and one without.
+        """
+        kinds = list(self.feed.streams)
+        counts = self._sums([self._count(parts, kind) for kind in kinds])
+        # The engine averages gradients over the processes; the counts are those of all of them.
+        world = self.engine.num_processes
+        scale = {kind: world / count for kind, count in zip(kinds, counts, strict=True)}
+        losses = dict.fromkeys(kinds, 0.0)
+        for number, part in enumerate(parts, 1):
+            visual = self.eye.see(part.images)
+            # Averaged once, after the last row.
+            last = number == len(parts)
+            with nullcontext() if last else self.engine.no_sync(self.engine_module):
+                loss = self.engine_module(part.row, visual) * scale[part.kind]
+                self.engine.backward(loss)
+            losses[part.kind] += float(loss.detach()) / world
+        return dict(zip(kinds, self._sums([losses[kind] for kind in kinds]), strict=True))
+
+    def _count(self, parts: list[Part], kind: str) -> float:
+        """What the losses of one kind are averaged over: samples, or trained tokens."""
+        of_kind = [part for part in parts if part.kind == kind]
+        if self.recipe.training.loss == "token":
+            return float(sum(part.trained for part in of_kind))
+        return float(sum(part.row.samples for part in of_kind))
+
+    def _clipped_norm(self) -> float:
+        norm = self.engine.clip_grad_norm_([*self.parameters.values()], self.recipe.training.clip)
+        return float(norm) if norm is not None else 0.0
+
+    def _sums(self, values: list[float]) -> list[float]:
+        """The sums of `values` over all processes."""
+        local = torch.tensor(values, dtype=torch.float64, device=self.engine.device)
+        total: Tensor = self.engine.reduce(local, "sum")
+        return total.tolist()
+
+    def _evaluate(self, log: RunLog) -> None:
+        self.adapters.eval()
+        losses = self.evaluator.losses(self.row_loss)
+        answers = self.evaluator.samples(self.model)
+        self.adapters.train()
+        if losses or answers:
+            log.evaluation(self.step, losses, answers)
+
+    def _save(self, log: RunLog) -> int | None:
+        """Write a checkpoint; a full disk costs this checkpoint, not the run."""
+        if not self.engine.is_main_process:
+            return self.step
+        try:
+            self.checkpoints.save(self.step, self._write)
+        except OSError as error:
+            log.say(
+                f"The checkpoint of step {self.step} was not written ({error.strerror or error}); "
+                f"free some space in {self.folder}: it is tried again after the next step."
+            )
+            return None
+        return self.step
+
+    def _write(self, folder: Path) -> None:
+        save_adapter(self.adapters, folder / ADAPTER)
+        save_file(optimizer_tensors(self.optimizer, self.parameters), folder / OPTIMIZER)
+        text = json.dumps(training_facts(self.recipe, self.model, self.step), indent=1)
+        (folder / ADAPTER / TRAINING).write_text(text, encoding="utf-8")
+
+    def _publish(self) -> None:
+        """Put the newest checkpoint's adapter at `adapter`, where people look for it."""
+        found = self.checkpoints.latest()
+        assert found is not None
+        final, partial = self.folder / ADAPTER, self.folder / f".{ADAPTER}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(found / ADAPTER, partial)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+
+
+def training_facts(recipe: Recipe, flamingo: Flamingo, step: int) -> dict[str, object]:
+    """What the adapter folder's `training.json` says: what its matrices were trained around."""
+    model = recipe.model
+    return {
+        "base": model.base,
+        "double_quantization": model.double_quantization,
+        "compute": model.compute,
+        "attend": flamingo.config.attend,
+        "template": recipe.data.template,
+        "steps": step,
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the peak of the GPU's allocator, or what this process holds on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    info = psutil.Process().memory_info()
+    return getattr(info, "peak_wset", info.rss)  # only Windows knows the peak here

@@ -1,0 +1,76 @@
+"""Small real runs: in this process, or in one that can be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qlora.recipe import Recipe
+from qlora.recipe_file import read_recipe
+
+# Started once with everything imported, so that each process of a test starts at once.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["qlora.training.run"])
+
+SMALL = (
+    "training.steps=8",
+    "training.batch=2",
+    "training.warmup=2",
+    "data.holdout=2",
+    "evaluation.answers=1",
+    "evaluation.answer_tokens=4",
+    "checkpoints.every=2",
+    "adapter.rank=4",
+    "adapter.dropout=0.1",
+)
+
+
+def small(output: Path, *settings: str) -> Recipe:
+    """The tiny recipe, shorter."""
+    return read_recipe("tiny", [*SMALL, f"output={output}", *settings])
+
+
+def train(recipe: Recipe, resume: bool = False, largest_file: int = 0) -> Any:
+    """Train as `qlora-train` does; returns the trainer.
+
+    Args:
+        recipe: what to train.
+        resume: go on.
+        largest_file: bytes after which the system refuses to write, as a full disk does.
+    """
+    from qlora.training.run import make_accelerator, make_trainer, open_data, prepare_folder
+
+    torch.set_num_threads(1)
+    prepare_folder(recipe, resume)
+    trainer = make_trainer(recipe, open_data(recipe), make_accelerator(), lambda *_: None)
+    if resume:
+        trainer.resume()
+    if largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    trainer.run()
+    return trainer
+
+
+def train_in_process(recipe: Recipe, resume: bool = False, largest_file: int = 0) -> Any:
+    """Start `train` in a process of its own."""
+    arguments = (recipe.model_dump(), resume, largest_file)
+    process = PROCESSES.Process(target=_child, args=arguments)
+    process.start()
+    return process
+
+
+def _child(values: dict[str, Any], resume: bool, largest_file: int) -> None:
+    train(Recipe.model_validate(values), resume, largest_file)
+
+
+def adapter_bytes(output: Path) -> bytes:
+    """The finished adapter's weights."""
+    return (output / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def log_text(output: Path) -> str:
+    return (output / "log.jsonl").read_text()

@@ -1,0 +1,204 @@
+"""A run does what its recipe says, and goes on from where it was stopped as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lite.errors import BadInput, LiteError
+from qlora.checkpoints import read_lora
+from qlora.training.log import read_log
+from tests.one_sentence import check_one_sentence
+from tests.qlora.training.runs import adapter_bytes, log_text, small, train, train_in_process
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run, in a process of its own like those it is compared with."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    process = train_in_process(small(output))
+    process.join()
+    assert process.exitcode == 0
+    return output
+
+
+def losses(output: Path, name: str = "loss") -> list[float]:
+    return [record[name] for record in read_log(output / "log.jsonl") if name in record]
+
+
+def test_a_run_leaves_what_people_look_for(whole: Path) -> None:
+    lora = read_lora(whole / "adapter")
+    assert len(lora.deltas) == 8 * 7 + 2 * 5
+    facts = json.loads((whole / "adapter" / "training.json").read_text())
+    assert facts["base"] == "nf4"
+    assert facts["attend"] == "preceding"
+    steps = [record["step"] for record in read_log(whole / "log.jsonl") if "loss" in record]
+    assert steps == list(range(1, 9))
+    evaluation = read_log(whole / "log.jsonl")[-1]
+    assert {*evaluation["evaluation"]} == {"images", "text"}
+    assert evaluation["answers"][0]["question"]
+    assert any((whole / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    "kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+def test_killed_at_any_moment_a_run_ends_as_if_it_had_not_been(
+    whole: Path, tmp_path: Path, kills: int
+) -> None:
+    chance = random.Random(kills)
+    recipe = small(tmp_path / "run")
+    process, resume, done = train_in_process(recipe), False, 0
+    while True:
+        process.join(chance.uniform(0.5, 6.0) if done < kills else None)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            done += 1
+        else:
+            assert process.exitcode == 0
+            if done >= kills:
+                break
+            # It got to its end before it was killed: start again.
+            shutil.rmtree(tmp_path / "run")
+        resume = (tmp_path / "run" / "checkpoints").is_dir()
+        process = train_in_process(recipe, resume)
+    assert log_text(tmp_path / "run") == log_text(whole)
+    assert adapter_bytes(tmp_path / "run") == adapter_bytes(whole)
+
+
+def test_a_damaged_checkpoint_costs_its_steps_and_nothing_else(whole: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(whole, output)
+    newest = sorted((output / "checkpoints").iterdir())[-1]
+    content = (newest / "optimizer.safetensors").read_bytes()
+    (newest / "optimizer.safetensors").write_bytes(content[:-5])
+    process = train_in_process(small(output), resume=True)
+    process.join()
+    assert process.exitcode == 0
+    assert log_text(output) == log_text(whole)
+    assert adapter_bytes(output) == adapter_bytes(whole)
+
+
+def test_readers_in_other_processes_and_kept_tokens_change_nothing(
+    whole: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(whole / "visual-tokens", output / "visual-tokens")
+    process = train_in_process(small(output, "data.workers=2"))
+    process.join()
+    assert process.exitcode == 0
+    assert log_text(output) == log_text(whole)
+    output = tmp_path / "uncached"
+    process = train_in_process(small(output, "training.cache_visual_tokens=false"))
+    process.join()
+    assert not (output / "visual-tokens").exists()
+    assert log_text(output) == log_text(whole)
+
+
+def test_recomputing_layers_changes_nothing(whole: Path, tmp_path: Path) -> None:
+    process = train_in_process(small(tmp_path / "run", "training.checkpointing=false"))
+    process.join()
+    assert log_text(tmp_path / "run") == log_text(whole)
+
+
+def test_a_full_disk_costs_no_step(whole: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    first = train_in_process(small(output), largest_file=50_000)
+    first.join()
+    assert first.exitcode == 1
+    assert not list((output / "checkpoints").iterdir())
+    again = train_in_process(small(output), resume=True)
+    again.join()
+    assert again.exitcode == 0
+    assert log_text(output) == log_text(whole)
+    assert adapter_bytes(output) == adapter_bytes(whole)
+
+
+def test_a_learning_rate_that_ends_in_nan_is_named(tmp_path: Path) -> None:
+    recipe = small(tmp_path / "run", "training.learning_rate=1e30", "training.warmup=0")
+    with pytest.raises(LiteError, match="learning_rate"):
+        train(recipe)
+    checkpoint = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+    for path in checkpoint:
+        for tensor in load_file(path / "adapter" / "adapter_model.safetensors").values():
+            assert torch.isfinite(tensor).all()
+
+
+def test_a_run_is_not_overwritten_nor_resumed_as_another(whole: Path) -> None:
+    with pytest.raises(BadInput) as error:
+        train(small(whole))
+    check_one_sentence(error, whole, "--resume")
+    with pytest.raises(BadInput) as error:
+        train(small(whole, "training.seed=7"), resume=True)
+    check_one_sentence(error, whole, "training.seed")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The same 60 steps on a 4-bit base and on the unquantized one."""
+    settings = ("training.steps=60", "training.batch=4", "adapter.rank=16", "adapter.dropout=0")
+    runs: dict[str, Any] = {}
+    for base in ("nf4", "none"):
+        output = tmp_path_factory.mktemp(base) / "run"
+        runs[base] = train(small(output, *settings, "evaluation.answers=0", f"model.base={base}"))
+    return runs
+
+
+def test_the_loss_falls_and_ends_within_two_percent_of_the_unquantized_run(
+    trained: dict[str, Any],
+) -> None:
+    ends = {}
+    for base, trainer in trained.items():
+        course = losses(trainer.folder)
+        assert sum(course[-10:]) < 0.6 * sum(course[:10])
+        ends[base] = sum(course[-10:]) / 10
+    assert abs(ends["nf4"] - ends["none"]) < 0.02 * ends["none"]
+
+
+def test_the_base_is_the_same_after_training(trained: dict[str, Any], tmp_path: Path) -> None:
+    from qlora.training.run import make_accelerator, make_trainer, open_data
+
+    trainer = trained["nf4"]
+    recipe = trainer.recipe
+    fresh = make_trainer(recipe, open_data(recipe), make_accelerator(), lambda *_: None)
+    after = {n: p for n, p in trainer.model.named_parameters() if not p.requires_grad}
+    before = {n: p for n, p in fresh.model.named_parameters() if not p.requires_grad}
+    assert before.keys() == after.keys()
+    for name, parameter in before.items():
+        assert torch.equal(parameter, after[name]), name
+        assert after[name].grad is None
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """By torchrun over gloo: the same steps, each process with half of the accumulation."""
+    import os
+    import subprocess
+    import sys
+
+    settings = ["training.accumulate=4", "training.steps=4", "adapter.dropout=0"]
+    train(small(tmp_path / "one", *settings))
+    recipe = small(tmp_path / "two", *settings)
+    path = tmp_path / "recipe.json"  # JSON is YAML
+    path.write_text(json.dumps(recipe.model_dump()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    command += ["-m", "qlora.commands.train", str(path)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("loss", "images", "text", "grad_norm"):
+        one, two = losses(tmp_path / "one", name), losses(tmp_path / "two", name)
+        assert len(one) == 4
+        torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-4, atol=1e-6)
+    first = load_file(tmp_path / "one" / "adapter" / "adapter_model.safetensors")
+    second = load_file(tmp_path / "two" / "adapter" / "adapter_model.safetensors")
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=0, atol=5e-4)
