@@ -91,6 +91,7 @@ def main(model: str, repeat: int, max_tokens: int, question: str) -> None:
     """Measure the first byte of turn 1 and turn 2 through lite-serve."""
     times: dict[str, list[float]] = {"turn 1, image": [], "turn 2, cached": [], "turn 2, cold": []}
     prefilled: dict[str, list[int]] = {name: [] for name in times}
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     with ExitStack() as stack:
         warm, cold = (stack.enter_context(serving(model)) for _ in range(2))
         for seed in range(repeat + 1):
@@ -109,6 +110,7 @@ def main(model: str, repeat: int, max_tokens: int, question: str) -> None:
     report = {
         "command": "python -m bench.serve " + " ".join(sys.argv[1:]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load_average_before": load,
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
         "first_byte_seconds": {

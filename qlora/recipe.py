@@ -120,6 +120,8 @@ class DataSettings(Section):
     def _some_data(self) -> DataSettings:
         if self.name is None and not self.sets:
             raise ValueError("sets is empty; list at least one data set")
+        if self.name is not None and self.sets:
+            raise ValueError(f"sets is given beside name={self.name}; set data.name=null")
         if self.template not in TEMPLATES:
             raise ValueError(f"template is one of {', '.join(TEMPLATES)}")
         return self
@@ -144,10 +146,10 @@ class TrainingSettings(Section):
         seed: of adapters, dropout and the order of samples.
     """
 
-    epochs: float = Field(1.0, gt=0)
-    steps: int | None = Field(None, ge=1)
-    batch: int = Field(1, ge=1)
-    accumulate: int = Field(1, ge=1)
+    epochs: float = Field(1.0, gt=0, le=1_000_000)
+    steps: int | None = Field(None, ge=1, lt=10**8)
+    batch: int = Field(1, ge=1, le=65_536)
+    accumulate: int = Field(1, ge=1, le=1_000_000)
     learning_rate: float = Field(gt=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: int = Field(0, ge=0)
@@ -198,7 +200,7 @@ class Recipe(Section):
     training: TrainingSettings
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
-    output: str
+    output: str = Field(min_length=1)
 
 
 # What may change between a run and its resumption: it leaves every weight as it would be.

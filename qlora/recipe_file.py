@@ -73,6 +73,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key that is no plain word", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{key.value} is given twice", key.start_mark
@@ -91,6 +95,8 @@ def _load(path: Path, reference: str) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); give a YAML file.") from None
+    except RecursionError:
+        raise BadInput(f"{path} is not a YAML recipe: nested too deeply; correct it.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""

@@ -7,7 +7,9 @@ are exact because the script that draws knows what it drew.
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +32,39 @@ WORDS = ("table", "house", "window", "street", "market", "garden", "bread", "wat
 
 
 def write_data(folder: Path, seed: int = 0) -> list[SetSettings]:
-    """Draw pictures and write three data sets about them, and one without pictures.
+    """Draw pictures and write two data sets about them, and one without pictures.
 
     Args:
-        folder: where they go; made if missing.
+        folder: where they go; what is there already stays.
         seed: of everything.
 
     Returns:
         The data sets, with paths below `folder`.
     """
-    chance = random.Random(seed)
-    images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    scenes = [_draw(images / f"{number}.png", chance) for number in range(PICTURES)]
-    half = PICTURES // 2
-    _write(folder / "descriptions.json", [_description(i, scenes[i]) for i in range(half)])
-    _write(folder / "dialogues.json", [_dialogue(i, scenes[i]) for i in range(half, PICTURES)])
-    _write(folder / "instructions.json", [_instruction(chance) for _ in range(PICTURES)])
+    if not folder.exists():
+        # Under its name only when complete: a run that is killed here starts again.
+        partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        _write_all(partial, random.Random(seed))
+        try:
+            partial.rename(folder)
+        except OSError:  # another process was first
+            shutil.rmtree(partial)
     return [
         SetSettings(path="descriptions.json", images="images"),
         SetSettings(path="dialogues.json", images="images"),
         SetSettings(path="instructions.json"),
     ]
+
+
+def _write_all(folder: Path, chance: random.Random) -> None:
+    images = folder / "images"
+    images.mkdir(parents=True)
+    scenes = [_draw(images / f"{number}.png", chance) for number in range(PICTURES)]
+    half = PICTURES // 2
+    _write(folder / "descriptions.json", [_description(i, scenes[i]) for i in range(half)])
+    _write(folder / "dialogues.json", [_dialogue(i, scenes[i]) for i in range(half, PICTURES)])
+    _write(folder / "instructions.json", [_instruction(chance) for _ in range(PICTURES)])
 
 
 def _draw(path: Path, chance: random.Random) -> tuple[str, str, str]:

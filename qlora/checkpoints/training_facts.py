@@ -7,6 +7,7 @@ published files) is of a model that was trained unquantized; what is there must 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,17 @@ class TrainingFacts:
     double_quantization: bool
     compute: torch.dtype
     attend: str | None
+
+
+def write_training_facts(adapter: Path, facts: TrainingFacts) -> None:
+    """Write the facts beside an adapter. Raises OSError."""
+    values = {
+        "base": "nf4" if facts.nf4 else "none",
+        "double_quantization": facts.double_quantization,
+        "compute": str(facts.compute).removeprefix("torch."),
+        "attend": facts.attend,
+    }
+    (adapter / TRAINING_FACTS).write_text(json.dumps(values, indent=1), encoding="utf-8")
 
 
 def read_training_facts(adapter: Path) -> TrainingFacts | None:

@@ -78,6 +78,9 @@ def command(
 
 def _train(recipe: Any, resume: bool) -> None:
     from qlora.training.run import make_accelerator, make_trainer, open_data, prepare_folder
+    from qlora.training.stopping import stop_on_sigterm
+
+    stop_on_sigterm()
 
     # transformers of its own attribute, when peft asks it for that attribute.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -93,9 +96,11 @@ def _train(recipe: Any, resume: bool) -> None:
         trainer = make_trainer(recipe, data, engine, progress)
     if resume:
         for sentence in trainer.resume():
-            say(sentence)
-    if trainer.step >= trainer.total:
-        say(f"The run in {recipe.output} is finished; its adapter is {recipe.output}/adapter.")
+            if engine.is_main_process:
+                say(sentence)
+    if trainer.finished:
+        if engine.is_main_process:
+            say(f"The run in {recipe.output} is finished; its adapter is {recipe.output}/adapter.")
         return
     start = f"Going on after step {trainer.step}" if trainer.step else "Training"
     if engine.is_main_process:
@@ -104,7 +109,8 @@ def _train(recipe: Any, resume: bool) -> None:
     try:
         trainer.run()
     except KeyboardInterrupt:
-        say(f"Stopped after step {trainer.step}; run the same command with --resume to go on.")
+        if engine.is_main_process:
+            say(f"Stopped after step {trainer.step}; run the same command with --resume to go on.")
         raise
     if engine.is_main_process:
         say(f"The adapter is {recipe.output}/adapter. Give it to lite-export as --lora.")
@@ -174,6 +180,8 @@ def _report_data(data: Any) -> None:
         left_out = sum(one.problems.values())
         reasons = ", ".join(f"{count} {reason}" for reason, count in one.problems.items())
         note = f" ({left_out} left out: {reasons})" if left_out else ""
+        mended = ", ".join(f"{count} x {what}" for what, count in one.repairs.items())
+        note += f"; {mended}" if mended else ""
         say(f"{one.name}: {len(one):,} records{note}.")
 
 
@@ -183,8 +191,9 @@ def _progress(active: bool = True) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not active)
+    columns, console = (TextColumn("{task.description}"), BarColumn()), Console(stderr=True)
+    shown = active and console.is_terminal  # elsewhere it would leave blank lines
+    bar = Progress(*columns, console=console, transient=True, disable=not shown)
     tasks: dict[str, Any] = {}
 
     def report(what: str, done: int, total: int) -> None:

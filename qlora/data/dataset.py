@@ -11,6 +11,7 @@ import random
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
 from pathlib import Path, PureWindowsPath
 
 from lite.errors import BadInput
@@ -131,6 +132,14 @@ class DataSet:
     def usable(self) -> list[int]:
         """Indices of all usable records, ascending."""
         return sorted([*self.with_images, *self.without_images])
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where the file has another size, or other records of it can be used."""
+        digest = blake2b(str(self._reader.path.stat().st_size).encode(), digest_size=16)
+        for indices in (self.with_images, self.without_images):
+            digest.update(b"/" + array("q", indices).tobytes())
+        return digest.hexdigest()
 
     def conversation(self, index: int, epoch: int) -> Conversation:
         """A usable record as an epoch shows it.

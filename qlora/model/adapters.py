@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from lite.errors import BadInput
 from qlora.checkpoints import open_tensors, read_lora
 from qlora.checkpoints.adapter_config import read_adapter_config
 from qlora.checkpoints.checks import some
+from qlora.checkpoints.writing import write_tensors
 from qlora.model.flamingo import Flamingo
 from qlora.model.nf4 import Linear4bit  # also imports bitsandbytes, before peft does
 
@@ -146,7 +146,7 @@ def save_adapter(adapters: PeftModel, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {n: p.detach().cpu().contiguous() for n, p in adapter_parameters(adapters).items()}
-    save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
+    write_tensors(tensors, folder / TENSORS, {"format": "pt"})
     values = adapters.peft_config["default"].to_dict() | {"inference_mode": True}
     # Targets are a set, whose order would change from process to process.
     text = json.dumps(values, indent=2, sort_keys=True, default=sorted)

@@ -89,14 +89,17 @@ def quantize(weight: Tensor, double: bool = True) -> tuple[Tensor, QuantState]:
     """`weight [out, in]` as two 4-bit codes a byte, `[out * in / 2, 1]`, and their constants."""
     flat = weight.reshape(-1)
     flat = flat.float() if flat.dtype == torch.float64 else flat
-    packed, constants = [], []
-    for part in flat.split(_CHUNK):
+    # Made before the temporaries: in between them, what stays would keep freed memory from use.
+    packed = torch.empty(-(-flat.numel() // 2), 1, dtype=torch.uint8, device=flat.device)
+    absmax = torch.empty(-(-flat.numel() // BLOCK), device=flat.device)
+    for start in range(0, flat.numel(), _CHUNK):
+        part = flat[start : start + _CHUNK]
         codes, state = bitsandbytes.functional.quantize_4bit(
             part, blocksize=BLOCK, quant_type="nf4"
         )
-        packed.append(codes)
-        constants.append(state.absmax)
-    absmax, offset, nested = torch.cat(constants), None, None
+        packed[start // 2 : start // 2 + len(codes)] = codes
+        absmax[start // BLOCK : start // BLOCK + len(state.absmax)] = state.absmax
+    offset, nested = None, None
     if double:
         offset = absmax.mean()
         absmax, nested = bitsandbytes.functional.quantize_blockwise(
@@ -112,7 +115,7 @@ def quantize(weight: Tensor, double: bool = True) -> tuple[Tensor, QuantState]:
         offset=offset,
         state2=nested,
     )
-    return torch.cat(packed), state
+    return packed, state
 
 
 def dequantize(packed: Tensor, state: QuantState, dtype: torch.dtype = torch.float32) -> Tensor:

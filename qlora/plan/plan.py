@@ -7,7 +7,8 @@ bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -41,11 +42,16 @@ class Plan:
 
     def remedy(self) -> tuple[str, int] | None:
         """The one setting that makes it fit, and the peak with it, in bytes; None if none does."""
-        for text, lighter in _lighter(self.settings):
-            plan = make_plan(self.shapes, lighter, self.device, self.work)
-            if plan.fits:
-                return text, plan.peak
+        for key, values in _lighter(self.settings):
+            number = bisect_left(values, True, key=lambda value: self._with(key, value).fits)
+            if number < len(values):
+                return f"{key}={_yaml(values[number])}", self._with(key, values[number]).peak
         return None
+
+    def _with(self, key: str, value: object) -> Plan:
+        """The plan with another value of a recipe's setting."""
+        lighter = replace(self.settings, **{key.rpartition(".")[2]: value})  # type: ignore[arg-type]
+        return make_plan(self.shapes, lighter, self.device, self.work)
 
     def refusal(self) -> str | None:
         """A sentence for the person where the memory does not suffice, or None."""
@@ -115,20 +121,24 @@ def gigabytes(count: float) -> str:
     return f"{count / 1e9:.2f} GB"
 
 
-def _lighter(settings: Settings) -> Iterator[tuple[str, Settings]]:
-    """Settings that need less memory by one change, the least harmful first."""
+def _yaml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _lighter(settings: Settings) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Settings of which one change needs less memory, the least harmful first.
+
+    Each comes with its values, from the one that needs most to the one that needs least.
+    """
     if not settings.checkpointing:
-        yield "training.checkpointing=true", replace(settings, checkpointing=True)
+        yield "training.checkpointing", (True,)
     if "8bit" not in settings.optimizer:
-        name = "paged_adamw_8bit"
-        yield f"training.optimizer={name}", replace(settings, optimizer=name)
+        yield "training.optimizer", ("paged_adamw_8bit",)
     if settings.base == "nf4" and not settings.double_quantization:
-        yield "model.double_quantization=true", replace(settings, double_quantization=True)
-    for batch in range(settings.batch - 1, 0, -1):
-        yield f"training.batch={batch}", replace(settings, batch=batch)
+        yield "model.double_quantization", (True,)
+    yield "training.batch", range(settings.batch - 1, 0, -1)
     if settings.base != "nf4":
-        yield "model.base=nf4", replace(settings, base="nf4")
+        yield "model.base", ("nf4",)
     if settings.compute != "bfloat16":
-        yield "model.compute=bfloat16", replace(settings, compute="bfloat16")
-    for tokens in range((settings.max_tokens - 1) // 64 * 64, 127, -64):
-        yield f"data.max_tokens={tokens}", replace(settings, max_tokens=tokens)
+        yield "model.compute", ("bfloat16",)
+    yield "data.max_tokens", range((settings.max_tokens - 1) // 64 * 64, 127, -64)

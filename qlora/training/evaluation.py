@@ -5,12 +5,14 @@ Contract: changes nothing, neither weights nor the order of training; the same s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from lite.errors import BadInput
 from lite.template import join
 from qlora.data.conversation import Conversation
 from qlora.model import Flamingo
@@ -36,6 +38,30 @@ class Evaluator:
     eye: Eye
     answers: int
     answer_tokens: int
+
+    def check(self) -> Counter[str]:
+        """Decode all images, so that a broken one is found at the start and not after a night.
+
+        Returns:
+            What was taken out of `held_out`, by reason.
+
+        Raises:
+            BadInput: an image is broken and must not be skipped.
+        """
+        left_out: Counter[str] = Counter()
+        for kind, conversations in self.held_out.items():
+            usable = []
+            for conversation, source in conversations:
+                try:
+                    for ref in conversation.images:
+                        self.eye.prepare(ref)
+                    usable.append((conversation, source))
+                except (BadInput, OSError) as problem:
+                    if not self.encoder.skip_broken:
+                        raise self.encoder.refusal(problem) from problem
+                    left_out["broken image"] += 1
+            self.held_out[kind] = usable
+        return left_out
 
     @torch.no_grad()
     def losses(self, row_loss: RowLoss) -> dict[str, float]:

@@ -65,6 +65,12 @@ class Encoder:
         """The sample's images. Raises `BadInput` or OSError."""
         return [prepare(ref, self.preprocessing, self.cache) for ref in sample.images]
 
+    def refusal(self, problem: Exception) -> BadInput:
+        """The error of an image or record that ends the run."""
+        text = str(problem).rstrip(".")
+        advice = "" if self.skip_broken else "; data.bad_records=skip trains without such records"
+        return BadInput(f"{text}{advice}.")
+
 
 @dataclass
 class Part:
@@ -122,7 +128,7 @@ class Feed(Dataset[Micro]):
                 try:
                     sample, shown = self._usable(kind, position, micro.skipped)
                 except (BadInput, OSError) as problem:
-                    micro.error = _stopped(problem)
+                    micro.error = str(self.encoder.refusal(problem))
                     return micro
                 samples.append(sample)
                 images += shown
@@ -144,6 +150,8 @@ class Feed(Dataset[Micro]):
                 sample = self.encoder.sample(conversation, source)
                 if not sample.trained:
                     raise BadRecord("nothing to train on within data.max_tokens")
+                if kind == IMAGES and not sample.images:
+                    raise BadRecord("no image within data.max_tokens")
                 return sample, self.encoder.look(sample)
             except BadRecord as problem:
                 skipped[str(problem)] += 1
@@ -153,7 +161,7 @@ class Feed(Dataset[Micro]):
                 skipped["broken image"] += 1
         raise BadInput(
             f"{_TRIES} samples drawn one after the other could not be used ({', '.join(skipped)}); "
-            f"look at the data with --audit"
+            f"look at the data with --audit."
         )
 
     def loader(self, steps: range, accumulate: int, rank: int, world: int, workers: int) -> Loader:
@@ -180,7 +188,3 @@ class _Numbers(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self._numbers)
-
-
-def _stopped(problem: Exception) -> str:
-    return f"{str(problem).rstrip('.')}; data.bad_records=skip trains without such records."

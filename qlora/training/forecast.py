@@ -1,7 +1,7 @@
 """The plan of a recipe: `--dry-run`.
 
-Contract: nothing is downloaded and nothing is written. What is not on this machine is taken from
-what is known of it: the published model's shapes, and an example in place of missing data.
+Contract: nothing is downloaded. What is not on this machine is taken from what is known of it: the
+published model's shapes, and an example in place of missing data.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def shapes_of(recipe: Recipe) -> Shapes:
 
 def _work(recipe: Recipe, progress: Progress) -> Work | None:
     """How much there is to train on; None where the data are not here."""
-    if recipe.data.name != TINY and not Path(recipe.data.root).is_dir():
+    root = Path(recipe.data.root)
+    needed = [root / path for one in recipe.data.sets for path in (one.path, one.images or "")]
+    if recipe.data.name != TINY and not all(path.exists() for path in needed):
         return None
     lenient = recipe.data.model_copy(update={"missing_images": "skip", "bad_records": "skip"})
     data = open_data(recipe.model_copy(update={"data": lenient}), progress)

@@ -2,7 +2,8 @@
 
 Contract: `log.jsonl` has one line for each optimizer step and each evaluation, equal for an
 uninterrupted run and for one that was killed and resumed: resuming cuts it back to the checkpoint.
-Only the first process of several writes.
+A full disk ends no run: lines wait until they can be written, TensorBoard's curves end. Only the
+first process of several writes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +42,10 @@ class RunLog:
     def __enter__(self) -> RunLog:
         if not self._active:
             return self
-        from torch.utils.tensorboard import SummaryWriter
-
-        _cut(self._folder / LOG, self._start)
-        self._file = (self._folder / LOG).open("a", encoding="utf-8")
-        purge = self._start + 1 if self._start else None
-        self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=purge)
+        self._evaluated = _cut(self._folder / LOG, self._start)
+        self._file = (self._folder / LOG).open("ab", buffering=0)
+        self._waiting = b""
+        self._board = _Board(self._folder / "tensorboard", self._start + 1)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -80,10 +81,9 @@ class RunLog:
         self._tokens += tokens
         speed = self._tokens / (time.perf_counter() - self._began)
         self._write({"step": step, **values, "tokens": tokens})
-        for name, value in values.items():
-            self._board.add_scalar(f"train/{name}", value, step)
-        self._board.add_scalar("speed/tokens_per_second", speed, step)
-        self._board.add_scalar("memory/peak_gb", memory / 1e9, step)
+        curves = {f"train/{name}": value for name, value in values.items()}
+        curves |= {"speed/tokens_per_second": speed, "memory/peak_gb": memory / 1e9}
+        self._board.add(step, curves)
         figures = f"loss {values['loss']:.3f}  {speed:,.0f} tokens/s  {memory / 1e9:.1f} GB"
         self._bar.update(self._task, completed=step, figures=figures)
         if not sys.stderr.isatty() and (step % max(1, self._total // 20) == 0 or step == 1):
@@ -96,11 +96,11 @@ class RunLog:
         if not self._active:
             return
         self._write({"step": step, "evaluation": losses, "answers": answers})
-        for name, value in losses.items():
-            self._board.add_scalar(f"evaluation/{name}", value, step)
-        for number, answer in enumerate(answers):
-            text = "\n\n".join(f"**{key}** {value}" for key, value in answer.items())
-            self._board.add_text(f"answers/{number}", text, step)
+        texts = {
+            f"answers/{number}": "\n\n".join(f"**{key}** {value}" for key, value in answer.items())
+            for number, answer in enumerate(answers)
+        }
+        self._board.add(step, {f"evaluation/{name}": v for name, v in losses.items()}, texts)
         figures = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
         self.say(f"Evaluation after {step} steps: {figures}.")
 
@@ -109,9 +109,50 @@ class RunLog:
         if self._active:
             self._bar.console.print(text, highlight=False, markup=False)
 
+    def evaluated(self, step: int) -> bool:
+        """Whether the log has the evaluation after `step` steps, where this process keeps it."""
+        return not self._active or step in self._evaluated
+
+    def flush(self) -> None:
+        """Write what waits for room on the disk. Raises OSError where there is none yet."""
+        while self._active and self._waiting:
+            self._waiting = self._waiting[self._file.write(self._waiting) :]
+
     def _write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
+        self._waiting += _line(record)
+        with suppress(OSError):
+            self.flush()
+
+
+class _Board:
+    """TensorBoard's curves, until the disk is full."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        """
+        Args:
+            folder: of the events.
+            start: first step of this process; later ones that are there already are superseded.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: SummaryWriter | None = SummaryWriter(str(folder), purge_step=start)
+
+    def add(self, step: int, curves: Mapping[str, float], texts: Mapping[str, str] = {}) -> None:
+        try:
+            for name, value in curves.items():
+                if self._writer is not None:
+                    self._writer.add_scalar(name, value, step)
+            for name, text in texts.items():
+                if self._writer is not None:
+                    whole = text.encode("utf-8", "replace").decode()
+                    self._writer.add_text(name, whole, step)
+        except OSError:
+            self._writer = None
+
+    def close(self) -> None:
+        with suppress(OSError):
+            if self._writer is not None:
+                self._writer.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -119,7 +160,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    # Not `splitlines`, which also breaks lines where JSON does not, as at U+2028.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             records.append(json.loads(line))
         except ValueError:
@@ -127,9 +169,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _cut(path: Path, step: int) -> None:
-    """Drop what was logged after `step` finished steps."""
-    if path.exists():
-        kept = [r for r in read_log(path) if r["step"] <= step]
-        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in kept]
-        write_text_atomically(path, "".join(lines))
+def _cut(path: Path, step: int) -> set[int]:
+    """Drop what was logged after `step` finished steps; returns the steps that were evaluated."""
+    if not path.exists():
+        return set()
+    kept = [record for record in read_log(path) if record["step"] <= step]
+    write_text_atomically(path, b"".join(map(_line, kept)).decode())
+    return {record["step"] for record in kept if "evaluation" in record}
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    # Half a character, as a file's name may hold, becomes an escape that JSON knows.
+    return f"{json.dumps(record, ensure_ascii=False)}\n".encode("utf-8", "backslashreplace")

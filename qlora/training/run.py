@@ -7,7 +7,6 @@ order of what it costs to find it: settings, then data, then what has to be down
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,11 @@ from pathlib import Path
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    GradientAccumulationPlugin,
+)
 
 from lite.errors import BadInput
 from lite.template import template
@@ -38,6 +41,7 @@ from qlora.recipe import Recipe, differences
 from qlora.recipe_file import read_recipe
 from qlora.tiny import write_checkpoints
 from qlora.tiny_data import write_data
+from qlora.training.checkpoints import write_text_atomically
 from qlora.training.evaluation import Evaluator
 from qlora.training.feed import IMAGES, TEXT, Encoder, Feed
 from qlora.training.trainer import Trainer
@@ -46,6 +50,9 @@ from qlora.training.visual_tokens import Eye
 RECIPE = "recipe.yaml"
 # Records of each kind that are encoded before training, to see that something can be trained.
 _PROBES = 50
+
+# Each process has the whole model, and gradients are averaged.
+_ENGINES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 Progress = Callable[[str, int, int], None]
 
@@ -189,10 +196,26 @@ def total_steps(recipe: Recipe, data: Data) -> int:
 
 
 def make_accelerator() -> Accelerator:
-    """The engine: one process, or what `accelerate launch` or `torchrun` has started."""
+    """The engine: one process, or what `accelerate launch` or `torchrun` has started.
+
+    Raises:
+        BadInput: the launcher is set up for FSDP, DeepSpeed or the like.
+    """
     # Rows without images leave the gated blocks' adapters without a gradient.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
+    # Accumulation and precision are the recipe's, whatever `accelerate launch` was configured for.
+    engine = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        kwargs_handlers=[unused],
+    )
+    if engine.distributed_type not in _ENGINES:
+        raise BadInput(
+            f"The launcher asks for {engine.distributed_type.value}, which shards weights that are "
+            f"shared here; launch it with plain data parallelism (accelerate launch --multi_gpu)."
+        )
+    return engine
 
 
 def make_trainer(
@@ -232,8 +255,12 @@ def make_trainer(
     feed = Feed(dict(data.streams), encoder, settings.batch)
     look = recipe.evaluation
     evaluator = Evaluator(dict(data.held_out), encoder, eye, look.answers, look.answer_tokens)
+    left_out = evaluator.check()
     total = total_steps(recipe, data)
-    return Trainer(recipe, model, adapters, feed, total, evaluator, eye, accelerator)
+    trainer = Trainer(recipe, model, adapters, feed, total, evaluator, eye, accelerator)
+    trainer.skipped += left_out
+    trainer.data = [[one.name, one.fingerprint] for one in data.sets]
+    return trainer
 
 
 def prepare_folder(recipe: Recipe, resume: bool) -> None:
@@ -256,11 +283,14 @@ def prepare_folder(recipe: Recipe, resume: bool) -> None:
                 f"The run in {folder} was started with another {', '.join(changed[:3])}; resume it "
                 f"with the settings in {written}, or give another output."
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise BadInput(f"{folder} cannot be written to; give another output.")
     text = yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
-    written.write_text(text, encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(written, text)
+    except OSError as error:
+        raise BadInput(
+            f"{folder} cannot be written to ({error.strerror}); give another output."
+        ) from None
 
 
 def _check_memory(recipe: Recipe, weights: FlamingoWeights) -> None:

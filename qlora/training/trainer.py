@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lite.errors import LiteError
+from lite.errors import BadInput, LiteError
+from qlora.checkpoints.training_facts import TrainingFacts, write_training_facts
+from qlora.checkpoints.writing import write_tensors
 from qlora.data.shuffle import seed_of
 from qlora.model import Flamingo
 from qlora.model.adapters import load_adapter, save_adapter
@@ -40,18 +42,29 @@ from qlora.training.optimizer import (
     set_learning_rate,
 )
 from qlora.training.row_loss import RowLoss
+from qlora.training.stopping import whole
 from qlora.training.visual_tokens import Eye
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 ADAPTER = "adapter"
-TRAINING = "training.json"
 OPTIMIZER = "optimizer.safetensors"
+DATA = "data.json"
+
+
+class Unreadable(LiteError):
+    """A record that cannot be trained on and must not be skipped."""
 
 
 class Trainer:
-    """One run, from its recipe's first step or from a checkpoint."""
+    """One run, from its recipe's first step or from a checkpoint.
+
+    Attributes:
+        step: finished optimizer steps.
+        skipped: samples that were left out in this process, by reason.
+        data: name and fingerprint of each data set; a run goes on with the same ones only.
+    """
 
     def __init__(
         self,
@@ -81,6 +94,8 @@ class Trainer:
         self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoints.keep)
         self.step = 0
         self.skipped: Counter[str] = Counter()
+        self.data: list[list[str]] = []
+        self._unsaved = False
         model.checkpointing = recipe.training.checkpointing
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.parameters: dict[str, nn.Parameter] = trained
@@ -94,6 +109,7 @@ class Trainer:
 
         Raises:
             LiteError: there are checkpoints, but none is sound.
+            BadInput: the data are not those that the run was started with.
         """
         found = self.checkpoints.latest()
         if found is None:
@@ -103,10 +119,21 @@ class Trainer:
                     f"start again."
                 )
             return []
+        started_with = json.loads((found / DATA).read_text(encoding="utf-8"))
+        if changed := [one[0] for one in self.data if one not in started_with]:
+            raise BadInput(
+                f"The data set {changed[0]} is not what the run in {self.folder} was started with; "
+                f"put its file and images back, or give another output."
+            )
         load_adapter(self.adapters, found / ADAPTER)
         restore_optimizer(self.optimizer, self.parameters, load_file(found / OPTIMIZER))
         self.step = step_of(found)
         return list(self.checkpoints.damaged)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step was done and its adapter is where people look for it."""
+        return self.step >= self.total and (self.folder / ADAPTER).is_dir()
 
     def run(self) -> None:
         """Train to the last step and write the adapter.
@@ -116,20 +143,21 @@ class Trainer:
                 cannot be written.
             KeyboardInterrupt: after a checkpoint of the last finished step.
         """
-        every, evaluate = self.recipe.checkpoints.every, self.recipe.evaluation.every
-        saved = self.step
+        saved, every = self.step, self.recipe.checkpoints.every
         with RunLog(self.folder, self.step, self.total, self.engine.is_main_process) as log:
             try:
+                if self.step and self._evaluation_due() and not log.evaluated(self.step):
+                    self._evaluate(log)  # the run was stopped in it
                 for micros in self._steps():
-                    values, tokens = self._train_step(micros)
-                    self.step += 1
-                    log.step(self.step, values, tokens, peak_memory(self.engine.device))
-                    last = self.step == self.total
-                    if last or (evaluate and self.step % evaluate == 0):
+                    values, tokens = self._gradients(micros)
+                    with whole():
+                        self._update()
+                        log.step(self.step, values, tokens, peak_memory(self.engine.device))
+                    if self._evaluation_due():
                         self._evaluate(log)
-                    if last or self.step - saved >= every:
+                    if self.step == self.total or self.step - saved >= every:
                         saved = self._save(log) or saved
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, Unreadable):
                 if self.step > saved:
                     self._save(log)
                 raise
@@ -156,15 +184,15 @@ class Trainer:
         micros: list[Micro] = []
         for micro in loader:
             if micro.error:
-                raise LiteError(micro.error)
+                raise Unreadable(micro.error)
             self.skipped += micro.skipped
             micros.append(micro)
             if len(micros) == accumulate // world:
                 yield micros
                 micros = []
 
-    def _train_step(self, micros: list[Micro]) -> tuple[dict[str, float], int]:
-        """One optimizer step; returns what to log, and the number of tokens that went through."""
+    def _gradients(self, micros: list[Micro]) -> tuple[dict[str, float], int]:
+        """Those of one step; returns what to log, and the number of tokens that went through."""
         settings = self.recipe.training
         rate = learning_rate(self.step, self.total, settings)
         set_learning_rate(self.optimizer, rate)
@@ -176,13 +204,16 @@ class Trainer:
         if not all(math.isfinite(value) for value in values.values()):
             raise LiteError(
                 f"The loss or its gradient is no longer a number at step {self.step + 1} (learning "
-                f"rate {rate:.3g}); lower training.learning_rate, or look at the data with "
-                f"--inspect, and go on from the last checkpoint with --resume."
+                f"rate {rate:.3g}); start again with a lower training.learning_rate and another "
+                f"output, or look at the data with --inspect."
             )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
         tokens = int(self._sums([sum(part.row.ids.numel() for part in parts)])[0])
         return {**values, "learning_rate": rate}, tokens
+
+    def _update(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
 
     def _accumulate(self, parts: list[Part]) -> dict[str, float]:
         """Gradients of one step's rows; returns the mean loss of each kind.
@@ -223,6 +254,10 @@ class Trainer:
         total: Tensor = self.engine.reduce(local, "sum")
         return total.tolist()
 
+    def _evaluation_due(self) -> bool:
+        every = self.recipe.evaluation.every
+        return self.step == self.total or bool(every and self.step % every == 0)
+
     def _evaluate(self, log: RunLog) -> None:
         self.adapters.eval()
         losses = self.evaluator.losses(self.row_loss)
@@ -236,20 +271,33 @@ class Trainer:
         if not self.engine.is_main_process:
             return self.step
         try:
+            log.flush()  # what is resumed from must not be ahead of its log
             self.checkpoints.save(self.step, self._write)
         except OSError as error:
-            log.say(
-                f"The checkpoint of step {self.step} was not written ({error.strerror or error}); "
-                f"free some space in {self.folder}: it is tried again after the next step."
-            )
+            if not self._unsaved:
+                log.say(
+                    f"The checkpoint of step {self.step} was not written ({error.strerror or error}"
+                    f"); free some space in {self.folder}: it is tried again after each step."
+                )
+            self._unsaved = True
             return None
+        self._unsaved = False
         return self.step
 
     def _write(self, folder: Path) -> None:
         save_adapter(self.adapters, folder / ADAPTER)
-        save_file(optimizer_tensors(self.optimizer, self.parameters), folder / OPTIMIZER)
-        text = json.dumps(training_facts(self.recipe, self.model, self.step), indent=1)
-        (folder / ADAPTER / TRAINING).write_text(text, encoding="utf-8")
+        write_tensors(optimizer_tensors(self.optimizer, self.parameters), folder / OPTIMIZER)
+        write_training_facts(folder / ADAPTER, self._facts())
+        (folder / DATA).write_text(json.dumps(self.data), encoding="utf-8")
+
+    def _facts(self) -> TrainingFacts:
+        model = self.recipe.model
+        return TrainingFacts(
+            nf4=model.base == "nf4",
+            double_quantization=model.double_quantization,
+            compute=getattr(torch, model.compute),
+            attend=self.model.config.attend,
+        )
 
     def _publish(self) -> None:
         """Put the newest checkpoint's adapter at `adapter`, where people look for it."""
@@ -260,19 +308,6 @@ class Trainer:
         shutil.copytree(found / ADAPTER, partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-
-
-def training_facts(recipe: Recipe, flamingo: Flamingo, step: int) -> dict[str, object]:
-    """What the adapter folder's `training.json` says: what its matrices were trained around."""
-    model = recipe.model
-    return {
-        "base": model.base,
-        "double_quantization": model.double_quantization,
-        "compute": model.compute,
-        "attend": flamingo.config.attend,
-        "template": recipe.data.template,
-        "steps": step,
-    }
 
 
 def peak_memory(device: torch.device) -> int:

@@ -134,7 +134,9 @@ def prepare(ref: ImageRef, preprocessing: Preprocessing, cache: VisualCache | No
 
 def weights_digest(model: Flamingo) -> str:
     """SHA-256 of everything that resampled tokens depend on, shortened to 16 characters."""
-    sha = hashlib.sha256(repr(model.config.preprocessing).encode())
+    config = model.config
+    settings = (config.preprocessing, config.clip, config.resampler_heads)
+    sha = hashlib.sha256(repr(settings).encode())
     for part in (model.vision_encoder, model.perceiver):
         for name, parameter in part.named_parameters():
             sha.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())

@@ -69,7 +69,12 @@ def test_the_all_linear_recipe_adds_the_feed_forward_and_nothing_else() -> None:
 
 
 def test_settings_on_the_command_line_replace_single_values(recipe: Path) -> None:
-    settings = ["training.learning_rate=2e-4", "model.base=none", "data.sets=[{path: a.json}]"]
+    settings = [
+        "training.learning_rate=2e-4",
+        "model.base=none",
+        "data.name=null",
+        "data.sets=[{path: a.json}]",
+    ]
     changed = read_recipe(str(recipe), [*settings, "data.sets.0.weight=0.5"])
     assert changed.training.learning_rate == 2e-4
     assert changed.model.base == "none"
@@ -159,3 +164,23 @@ def test_only_what_changes_the_weights_counts_as_a_difference(recipe: Path) -> N
 
 def test_every_key_of_a_shipped_recipe_is_a_known_one() -> None:
     assert {"data.sets.path", "training.learning_rate", "output"} <= {*known_keys()}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("? [a]\n: b\n", "key"),
+        ("[" * 3000, "deeply"),
+    ],
+)
+def test_strange_yaml_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(BadInput) as error:
+        read_recipe(str(tmp_path / "recipe.yaml"))
+    check_one_sentence(error, problem)
+
+
+def test_own_data_are_not_silently_ignored(recipe: Path) -> None:
+    with pytest.raises(BadInput) as error:
+        read_recipe(str(recipe), ["data.sets=[{path: a.json}]"])
+    check_one_sentence(error, "data.name=null")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from lite.errors import BadInput, LiteError
 from qlora.checkpoints import read_lora
 from qlora.training.log import read_log
+from qlora.training.trainer import Trainer
 from tests.one_sentence import check_one_sentence
 from tests.qlora.training.runs import adapter_bytes, log_text, small, train, train_in_process
 
@@ -122,6 +125,93 @@ def test_a_full_disk_costs_no_step(whole: Path, tmp_path: Path) -> None:
     assert adapter_bytes(output) == adapter_bytes(whole)
 
 
+def test_a_finished_run_that_was_killed_before_its_end_is_completed(
+    whole: Path, tmp_path: Path
+) -> None:
+    """The last checkpoint was written, but neither the adapter nor the last evaluation."""
+    output = tmp_path / "run"
+    shutil.copytree(whole, output)
+    shutil.rmtree(output / "adapter")
+    lines = log_text(output).splitlines(keepends=True)
+    assert "evaluation" in lines[-1]
+    (output / "log.jsonl").write_text("".join(lines[:-1]))
+    assert train(small(output), resume=True).finished
+    assert log_text(output) == log_text(whole)
+    assert adapter_bytes(output) == adapter_bytes(whole)
+
+
+def test_ctrl_c_never_falls_into_a_step(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, done = Trainer._update, []
+
+    def interrupted(trainer: Trainer) -> None:
+        if len(done) == 3:
+            signal.raise_signal(signal.SIGINT)  # at the moment when weights and step differ
+        done.append(trainer.step)
+        update(trainer)
+
+    monkeypatch.setattr(Trainer, "_update", interrupted)
+    recipe = small(tmp_path / "run", "checkpoints.every=100")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe)
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
+    process = train_in_process(recipe, resume=True)
+    process.join()
+    assert log_text(tmp_path / "run") == log_text(whole)
+    assert adapter_bytes(tmp_path / "run") == adapter_bytes(whole)
+
+
+def test_a_broken_image_among_the_held_out_is_found_at_the_start(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    Image.new("RGB", (8, 8)).save(data / "good.png")
+    (data / "torn.png").write_bytes((data / "good.png").read_bytes()[:40])
+    records = [
+        {"image": image, "conversations": [said("human", "What?"), said("gpt", "Black.")]}
+        for image in ["good.png"] * 5 + ["torn.png"]  # the last one is held out by this seed
+    ]
+    (data / "a.json").write_text(json.dumps(records))
+    settings = ["data.name=null", f"data.root={data}", "data.sets=[{path: a.json}]"]
+    settings += ["data.holdout=3", "training.steps=1"]
+    with pytest.raises(BadInput) as error:
+        train(small(tmp_path / "stops", *settings))
+    check_one_sentence(error, "torn.png", "data.bad_records=skip")
+    assert not (tmp_path / "stops" / "log.jsonl").exists()
+    trainer = train(small(tmp_path / "skips", *settings, "data.bad_records=skip"))
+    assert trainer.skipped["broken image"] >= 1
+
+
+def said(who: str, text: str) -> dict[str, str]:
+    return {"from": who, "value": text}
+
+
+def test_an_image_that_does_not_fit_is_left_out(tmp_path: Path) -> None:
+    """Its exchange is beyond max_tokens, so the sample would be one without images."""
+    data = tmp_path / "data"
+    data.mkdir()
+    Image.new("RGB", (8, 8)).save(data / "good.png")
+    question = said("human", "<image>\nWhat?")
+    short = [question, said("gpt", "Black.")]
+    long = [said("human", "Hi"), said("gpt", "word " * 200), *short]
+    records = [{"image": "good.png", "conversations": turns} for turns in [long, short] * 3]
+    (data / "a.json").write_text(json.dumps(records))
+    settings = ["data.name=null", f"data.root={data}", "data.sets=[{path: a.json}]"]
+    trainer = train(small(tmp_path / "run", *settings, "training.steps=3", "data.holdout=0"))
+    assert trainer.skipped["no image within data.max_tokens"] >= 1
+
+
+def test_the_engine_takes_nothing_but_processes_from_the_launcher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from qlora.training.run import make_accelerator
+
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "8")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    engine = make_accelerator()
+    assert (engine.gradient_accumulation_steps, engine.mixed_precision) == (1, "no")
+
+
 def test_a_learning_rate_that_ends_in_nan_is_named(tmp_path: Path) -> None:
     recipe = small(tmp_path / "run", "training.learning_rate=1e30", "training.warmup=0")
     with pytest.raises(LiteError, match="learning_rate"):
@@ -139,6 +229,16 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(whole: Path) -> None:
     with pytest.raises(BadInput) as error:
         train(small(whole, "training.seed=7"), resume=True)
     check_one_sentence(error, whole, "training.seed")
+
+
+def test_a_run_goes_on_with_its_own_data_only(whole: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(whole, output)
+    file = output / "data" / "instructions.json"
+    file.write_text(json.dumps(json.loads(file.read_text())[:-1]))
+    with pytest.raises(BadInput) as error:
+        train(small(output), resume=True)
+    check_one_sentence(error, "instructions", "another output")
 
 
 @pytest.fixture(scope="module")
