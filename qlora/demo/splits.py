@@ -1,0 +1,129 @@
+"""What belongs to training, validation and test.
+
+Contract: seeds of the splits never meet, and what is held back (combinations of a kind or shape
+with a colour, of a kind with a background, whole backgrounds, fonts, and facts asked about a
+picture) is in no scene and no question of training and validation.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qlora.demo.fonts import FONTS
+from qlora.demo.grounds import GROUNDS, Ground
+from qlora.demo.kinds import PAINTS, Kind, Look
+from qlora.demo.reading import NAMES
+from qlora.demo.words import WORDS
+
+SPLITS = ("train", "validation", "test")
+# How many seeds each split has.
+SPAN = 1 << 40
+
+HELD_GROUNDS = frozenset(("turquoise", "wine red", "dusk", "zigzags", "bricks"))
+HELD_FONTS = frozenset(("grotesque oblique", "roman italic", "typewriter"))
+HELD_COLOURS = frozenset(
+    (
+        ("circle", "orange"),
+        ("square", "pink"),
+        ("triangle", "blue"),
+        ("diamond", "red"),
+        ("star", "purple"),
+        ("cross", "green"),
+        ("circle", "black"),
+        ("heart", "purple"),
+        ("book", "orange"),
+    )
+)
+# One pair of kind and background in so many is held back.
+HELD_GROUND_PAIRS = 8
+# One kind in so many has its facts in text only, never in talk about a picture.
+HELD_FACTS = 4
+
+# What is new about a scene of the test split; "" for nothing but its seed.
+NOVELTIES = ("", "combination", "background", "font")
+
+
+def seed_of(split: str, number: int) -> int:
+    """The seed of a split's example, in a range that no other split touches.
+
+    Raises:
+        ValueError: the number is not in the range, or there is no such split.
+    """
+    if not 0 <= number < SPAN:
+        raise ValueError(f"number {number} is outside the {SPAN} seeds of a split")
+    return SPLITS.index(split) * SPAN + number
+
+
+def novelty_of(split: str, number: int) -> str:
+    """What is new in an example: in the test split each of `NOVELTIES` in turn."""
+    return NOVELTIES[number % len(NOVELTIES)] if split == "test" else ""
+
+
+def held_look(look: Look) -> bool:
+    """Whether a kind or shape in this colour is held back."""
+    return (look.kind, look.colour) in HELD_COLOURS
+
+
+def held_pair(kind: str, ground: str) -> bool:
+    """Whether a kind is held back from a background."""
+    return zlib.crc32(f"{kind}/{ground}".encode()) % HELD_GROUND_PAIRS == 0
+
+
+def held_facts(kind: Kind) -> bool:
+    """Whether a kind's facts are asked about a picture in the test split only."""
+    return zlib.crc32(f"facts/{kind.name}".encode()) % HELD_FACTS == 0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What an example may use.
+
+    Attributes:
+        split: of `SPLITS`.
+        novelty: of `NOVELTIES`.
+    """
+
+    split: str
+    novelty: str = ""
+
+    def look(self, chance: random.Random, kind: Kind) -> Look:
+        """One of a kind's looks."""
+        held = self.novelty == "combination"
+        return chance.choice([look for look in kind.looks if held or not held_look(look)])
+
+    def grounds(self, looks: Sequence[Look]) -> list[Ground]:
+        """Backgrounds on which these may stand; in a new combination, only with a held pair."""
+        new = self.novelty == "background"
+        found = [g for g in GROUNDS.values() if (g.name in HELD_GROUNDS) is new]
+        if new:
+            return found
+        kinds = {look.kind for look in looks}
+        if self.novelty == "combination":
+            if any(map(held_look, looks)):
+                return found
+            return [g for g in found if any(held_pair(kind, g.name) for kind in kinds)]
+        return [g for g in found if not any(held_pair(kind, g.name) for kind in kinds)]
+
+    def word(self, chance: random.Random) -> tuple[str, str, str]:
+        """A word to draw, its colour and its font."""
+        new = self.novelty == "font"
+        fonts = [font for font in FONTS if (font in HELD_FONTS) is new]
+        text = chance.choice(WORDS) if chance.random() < 0.75 else made_up(chance)
+        while text in NAMES:
+            text = made_up(chance)
+        text = chance.choice((str.upper, str.lower, str.capitalize, str.upper))(text)
+        return text, chance.choice(list(PAINTS)), chance.choice(fonts)
+
+    def asks_facts(self, kind: Kind) -> bool:
+        """Whether facts of a kind may be asked about a picture."""
+        return self.split == "test" or not held_facts(kind)
+
+
+def made_up(chance: random.Random) -> str:
+    """A word that is in no list, so that reading goes letter by letter."""
+    pairs = chance.choice((1, 2, 2))
+    text = "".join(chance.choice("bdfghklmnprstvwz") + chance.choice("aeiou") for _ in range(pairs))
+    return text + chance.choice(("", *"klmnrstx")) if pairs > 1 else text + chance.choice("klmnrst")
