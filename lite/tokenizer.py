@@ -41,6 +41,8 @@ class Tokenizer:
             special_ids: ids by name; must have `<s>`, `</s>` and `<image>`.
         """
         self._bpe = bpe
+        # Without a pre-tokenizer it would keep the last 10,000 texts whole, and gain no time.
+        self._bpe.model._resize_cache(0)
         self.special_ids = dict(special_ids)
         self.bos, self.eos = special_ids["<s>"], special_ids["</s>"]
         self.image = special_ids[IMAGE]

@@ -9,6 +9,7 @@ forgotten, or never said here, is encoded from its text.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,16 +19,15 @@ from lite.server.recent import Recent
 from lite.server.turns import Turn
 from lite.vision import VisualMemory
 
-MEMORY_BYTES = 32 << 20
+MEMORY_BYTES = 8 << 20
 ENTRY_BYTES = 512  # what an entry takes beside its tokens
-TOKEN_BYTES = 36  # an int in a list
 
 
 @dataclass(frozen=True)
 class Remembered:
     """The tokens of an answer, and how many of its conversation's first turns were dropped."""
 
-    answer_ids: list[int]
+    answer_ids: array[int]
     dropped: int
 
 
@@ -40,7 +40,7 @@ class History:
 
     def rebuild(
         self, system: str | None, turns: Sequence[Turn], images: Sequence[list[VisualMemory]]
-    ) -> tuple[Conversation, str]:
+    ) -> tuple[Conversation, bytes]:
         """The conversation before its last question, and the name of the answer to come.
 
         Args:
@@ -49,7 +49,7 @@ class History:
             images: the visual memories of each turn.
         """
         conversation = Conversation(self._engine, system)
-        key = _link("", conversation.system)
+        key = _link(b"", conversation.system)
         dropped = 0
         for turn, memories in zip(turns, images, strict=True):
             key = _link(key, turn.question, *(memory.key for memory in memories))
@@ -66,10 +66,10 @@ class History:
             conversation.drop_oldest()
         return conversation, key
 
-    def remember(self, key: str, answer: Exchange, dropped: int) -> None:
+    def remember(self, key: bytes, answer: Exchange, dropped: int) -> None:
         """Keep how the answer to the question named `key` was made."""
-        ids = [*answer.answer_ids]
-        weight = ENTRY_BYTES + TOKEN_BYTES * len(ids)
+        ids = array("i", answer.answer_ids)
+        weight = ENTRY_BYTES + ids.itemsize * len(ids)
         self._answers.put(answer_key(key, answer.answer), Remembered(ids, dropped), weight)
 
     def _encode(self, answer: str) -> list[int]:
@@ -77,15 +77,15 @@ class History:
         return self._engine.tokenizer.encode([guarded], begin=False)
 
 
-def answer_key(question: str, answer: str) -> str:
+def answer_key(question: bytes, answer: str) -> bytes:
     """The name of an answer to the question of that name."""
     return _link(question, answer)
 
 
-def _link(key: str, *texts: str) -> str:
+def _link(key: bytes, *texts: str) -> bytes:
     """A name for all that has the name `key`, followed by `texts`."""
-    sha = hashlib.sha256(key.encode())
+    sha = hashlib.sha256(key)
     for text in texts:
         data = text.encode()
         sha.update(len(data).to_bytes(8, "big") + data)
-    return sha.hexdigest()
+    return sha.digest()

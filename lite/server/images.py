@@ -66,7 +66,7 @@ class Images:
         Raises:
             Refused: the bytes are no usable image.
         """
-        key = hashlib.sha256(data).hexdigest()
+        key = hashlib.sha256(data).digest()
         look = self._known.get(key)
         if look is None:
             try:

@@ -19,17 +19,17 @@ class Recent(Generic[Value]):
         """`limit` is the sum of all weights that are kept, in the unit of `put`'s weights."""
         self._limit = limit
         self._total = 0
-        self._entries: OrderedDict[str, tuple[Value, int]] = OrderedDict()
+        self._entries: OrderedDict[bytes, tuple[Value, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: str) -> Value | None:
+    def get(self, key: bytes) -> Value | None:
         with self._lock:
             if key not in self._entries:
                 return None
             self._entries.move_to_end(key)
             return self._entries[key][0]
 
-    def put(self, key: str, value: Value, weight: int) -> None:
+    def put(self, key: bytes, value: Value, weight: int) -> None:
         with self._lock:
             self._total += weight - self._entries.pop(key, (value, 0))[1]
             self._entries[key] = (value, weight)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import ssl
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from lite.server.run import Server, listen
 from lite.server.settings import Settings
 from tests.lite.conftest import SMALL_CONTEXT, with_context
 
+TLS = ssl.create_default_context()  # once: for each request it would take longer than the answer
 LONG = "tell me everything"  # what the long bundle answers without end
 
 
@@ -40,7 +42,8 @@ class Served:
         return self.model.bundle.folder.name
 
     def post(self, body: Any, **options: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=120, **options)
+        url = f"{self.url}/v1/chat/completions"
+        return httpx.post(url, json=body, timeout=120, verify=TLS, **options)
 
     def ask(self, content: Any, **fields: Any) -> dict[str, Any]:
         """The answer to one question or, if that is a list of messages, to a conversation."""
@@ -52,7 +55,7 @@ class Served:
 
     def metric(self, name: str) -> float:
         """The value of a metric, named with its labels as in the text."""
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        lines = httpx.get(f"{self.url}/metrics", verify=TLS).text.splitlines()
         found = [line for line in lines if line.startswith(f"mmgpt_lite_{name} ")]
         return float(found[0].split()[-1]) if found else 0.0
 
