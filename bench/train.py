@@ -5,6 +5,10 @@ in turns, each time in a process of its own, so that neither's memory is in the 
 tokens/s, peak memory, their ratio, the share of the roofline (operations of `qlora.plan.shapes`
 over the device's figures), and what the plan of memory had said. Checks that the losses agree.
 
+Memory is the peak of CUDA's allocator. On a CPU it is the peak of the resident set in runs of their
+own, which are not timed: there malloc gives freed blocks back at once (`FLAT_MALLOC`), because what
+it keeps otherwise differs from run to run by more than the two loops do.
+
 Example: python -m bench.train --shape 9b
          python -m bench.train --shape 1b --length 512 --compute float32
 """
@@ -17,7 +21,8 @@ import platform
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +41,8 @@ from qlora.plan.settings import Settings
 from qlora.plan.shapes import Shapes
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+# For glibc: a block of 64 KiB or more is a mapping of its own.
+FLAT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 # Largest relative difference of the losses of one step: rounding, in the compute type.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 
@@ -71,11 +78,16 @@ def command(
     lengths = tuple(sorted(lengths)) or (512, 2048)
     device = this_machine()
     runs: dict[str, list[dict[str, Any]]] = {OURS: [], PLAIN: []}
+    where = "cuda:0" if on_gpu else "cpu"
+    tasks = {n: Task(n, shape, lengths, steps, images, compute, where) for n in (OURS, PLAIN)}
     for number in range(repeat):
         for loop in (OURS, PLAIN) if number % 2 == 0 else (PLAIN, OURS):
-            task = Task(loop, shape, lengths, steps, images, compute, "cuda:0" if on_gpu else "cpu")
             say(f"{loop}, run {number + 1} of {repeat}")
-            runs[loop].append(_in_a_process(task))
+            runs[loop].append(_in_a_process(tasks[loop]))
+    peaks = {loop: runs[loop][0] for loop in runs}
+    if not on_gpu:
+        say("Memory of both")
+        peaks = {n: _in_a_process(replace(t, steps=1), FLAT_MALLOC) for n, t in tasks.items()}
     report = {
         "command": "python -m bench.train " + " ".join(sys.argv[1:]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -87,7 +99,9 @@ def command(
         "compute": compute,
         "trained_parameters": runs[OURS][0]["trained"],
         "lengths": {
-            str(length): _of_length(runs, length, _plan(shape, length, compute, device), images)
+            str(length): _of_length(
+                runs, peaks, length, _plan(shape, length, compute, device), images
+            )
             for length in lengths
         },
     }
@@ -99,9 +113,9 @@ def command(
     _plot(report, output.with_suffix(".png"))
 
 
-def _in_a_process(task: Task) -> dict[str, Any]:
+def _in_a_process(task: Task, environment: Mapping[str, str] = {}) -> dict[str, Any]:
     line = [sys.executable, "-m", "bench.train_loops", json.dumps(asdict(task))]
-    done = subprocess.run(line, capture_output=True, text=True)
+    done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, **environment})
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise LiteError(f"The step of {task.loop} failed ({last}); try a smaller --shape.")
@@ -121,7 +135,11 @@ def _plan(shape: str, length: int, compute: str, device: Device) -> Plan:
 
 
 def _of_length(
-    runs: dict[str, list[dict[str, Any]]], length: int, plan: Plan, images: bool
+    runs: dict[str, list[dict[str, Any]]],
+    peaks: dict[str, dict[str, Any]],
+    length: int,
+    plan: Plan,
+    images: bool,
 ) -> dict[str, Any]:
     """The report on rows of one length; a loop that ran out of memory has no figures."""
     found: dict[str, Any] = {}
@@ -141,7 +159,7 @@ def _of_length(
                 "max": round(max(rates), 2),
             },
             "share_of_roofline": round(statistics.median(rates) / limit, 4),
-            "peak_bytes": max(part["peak"] for part in parts),
+            "peak_bytes": peaks[loop][str(length)]["peak"],
             "losses": parts[0]["losses"],
         }
     found["roofline_tokens_per_second"] = round(limit, 2)
