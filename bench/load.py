@@ -25,7 +25,9 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from bench.command_line import command_line
 from bench.random_weights import SHAPES, RandomTensors, random_weights
+from lite.commands.common import run
 from qlora.model.nf4 import Linear4bit
 from qlora.model.quantized import load_quantized
 
@@ -80,10 +82,10 @@ def held_bytes(model: torch.nn.Module) -> tuple[int, int]:
     return small, rest
 
 
-@click.command()
+@click.command(name="load")
 @click.option("--shape", type=click.Choice([*SHAPES]), default="9b", show_default=True)
 @click.option("--base", type=click.Choice(["nf4", "none"]), default="nf4", show_default=True)
-def main(shape: str, base: str) -> None:
+def command(shape: str, base: str) -> None:
     """Measure loading into 4 bits."""
     weights = random_weights(shape)
     timed = TimedTensors({n: weights.base.shape(n) for n in weights.base}, 0, torch.float16)
@@ -101,7 +103,7 @@ def main(shape: str, base: str) -> None:
     seconds = time.perf_counter() - start
     small, rest = held_bytes(model)
     report = {
-        "command": "python -m bench.load " + " ".join(sys.argv[1:]),
+        "command": command_line(),
         "machine": machine(),
         "shape": shape,
         "parameters": weights.parameters,
@@ -119,4 +121,4 @@ def main(shape: str, base: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(command)

@@ -30,6 +30,9 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+from bench.command_line import command_line
+from lite.commands.common import run
+
 SIDE = 640
 
 
@@ -82,12 +85,12 @@ def photo(seed: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-@click.command()
+@click.command(name="serve")
 @click.option("-m", "--model", required=True, help="Bundle.")
 @click.option("--repeat", default=20, show_default=True, help="Conversations.")
 @click.option("--max-tokens", default=32, show_default=True, help="Longest answer.")
 @click.option("--question", default="Tell me about it.", show_default=True, help="Second turn.")
-def main(model: str, repeat: int, max_tokens: int, question: str) -> None:
+def command(model: str, repeat: int, max_tokens: int, question: str) -> None:
     """Measure the first byte of turn 1 and turn 2 through lite-serve."""
     times: dict[str, list[float]] = {"turn 1, image": [], "turn 2, cached": [], "turn 2, cold": []}
     prefilled: dict[str, list[int]] = {name: [] for name in times}
@@ -108,7 +111,7 @@ def main(model: str, repeat: int, max_tokens: int, question: str) -> None:
                 times[name].append(seconds)
                 prefilled[name].append(timings["prefill_tokens"])
     report = {
-        "command": "python -m bench.serve " + " ".join(sys.argv[1:]),
+        "command": command_line(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load_average_before": load,
         "python": platform.python_version(),
@@ -131,4 +134,4 @@ def main(model: str, repeat: int, max_tokens: int, question: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(command)

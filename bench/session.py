@@ -24,6 +24,8 @@ import click
 import onnxruntime
 
 import lite
+from bench.command_line import command_line
+from lite.commands.common import run
 
 QUESTION = "What is in the image, and what else can you tell about it?"
 NEXT = """
@@ -67,12 +69,12 @@ def spread(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
     return {end: round(value, 4) for end, value in ends.items()}
 
 
-@click.command()
+@click.command(name="session")
 @click.argument("image")
 @click.option("-m", "--model", required=True, help="Bundle.")
 @click.option("--tokens", default=600, show_default=True, help="Length of the conversation.")
 @click.option("--repeat", default=10, show_default=True, help="Openings of each file.")
-def main(image: str, model: str, tokens: int, repeat: int) -> None:
+def command(image: str, model: str, tokens: int, repeat: int) -> None:
     """Measure the next turn of a session that was closed."""
     with tempfile.TemporaryDirectory() as folder:
         chat = talked(lite.load(model), image, tokens)
@@ -86,7 +88,7 @@ def main(image: str, model: str, tokens: int, repeat: int) -> None:
         if len({run["token"] for both in runs.values() for run in both}) > 1:
             raise click.ClickException("the two files gave different answers.")
         report = {
-            "command": "python -m bench.session " + " ".join(sys.argv[1:]),
+            "command": command_line(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "python": platform.python_version(),
             "onnxruntime": onnxruntime.__version__,
@@ -106,4 +108,4 @@ def main(image: str, model: str, tokens: int, repeat: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(command)

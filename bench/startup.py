@@ -21,6 +21,9 @@ import time
 import click
 import onnxruntime
 
+from bench.command_line import command_line
+from lite.commands.common import run
+
 BARE = [sys.executable, "-c", "import onnxruntime; print('x', flush=True)"]
 
 
@@ -39,11 +42,11 @@ def first_byte(command: list[str], environment: dict[str, str]) -> float:
     return seconds
 
 
-@click.command()
+@click.command(name="startup")
 @click.argument("image")
 @click.option("-m", "--model", required=True, help="Bundle.")
 @click.option("--repeat", default=10, show_default=True, help="Starts of each.")
-def main(image: str, model: str, repeat: int) -> None:
+def command(image: str, model: str, repeat: int) -> None:
     """Measure the time to the first token of lite-chat."""
     chat = [sys.executable, "-m", "lite.commands.chat", image, "-m", model, "-p", "What is this?"]
     times: dict[str, list[float]] = {"lite-chat": [], "import onnxruntime": []}
@@ -53,7 +56,7 @@ def main(image: str, model: str, repeat: int) -> None:
             times["lite-chat"].append(first_byte(chat, environment))
             times["import onnxruntime"].append(first_byte(BARE, environment))
     report = {
-        "command": "python -m bench.startup " + " ".join(sys.argv[1:]),
+        "command": command_line(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
@@ -74,4 +77,4 @@ def main(image: str, model: str, repeat: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(command)

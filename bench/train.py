@@ -30,9 +30,10 @@ from typing import Any
 import click
 import torch
 
+from bench.command_line import command_line
 from bench.random_weights import SHAPES
 from bench.train_loops import OURS, PLAIN, Task, adapter_settings
-from lite.commands.common import entry_point, say
+from lite.commands.common import run, say
 from lite.errors import LiteError
 from qlora.plan.devices import Device, this_machine
 from qlora.plan.memory import CUDA_OVERHEAD
@@ -89,7 +90,7 @@ def command(
         say("Memory of both")
         peaks = {n: _in_a_process(replace(t, steps=1), FLAT_MALLOC) for n, t in tasks.items()}
     report = {
-        "command": "python -m bench.train " + " ".join(sys.argv[1:]),
+        "command": command_line(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "device": asdict(device),
         "python": platform.python_version(),
@@ -208,8 +209,5 @@ def _plot(report: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-main = entry_point(command)
-
-
 if __name__ == "__main__":
-    main()
+    run(command)

@@ -1,6 +1,7 @@
 """What many tests share: the reference's fixtures, and bundles exported from them once."""
 
 import json
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 from export.bundle import write_bundle
 from export.precision import precision
 from qlora.model import read_weights
+
+# A shell's background job ignores Ctrl-C and so would every program that a test starts and stops.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FIXTURE = Path(__file__).parent / "fixtures" / "mmgpt-tiny"
 VOCAB = 400  # the reference's last three columns are random, see fixtures/README.md

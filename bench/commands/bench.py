@@ -1,0 +1,50 @@
+"""`lite-bench`: the benchmarks by name.
+
+Contract: each name is a module of `bench` with a click command called `command`, imported only when
+it is asked for, so that one that needs no torch does not load it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from lite.commands.common import entry_point
+
+NAMES = ("load", "serve", "session", "startup", "train")
+
+HELP = """
+Measure speed and memory, with peers side by side.
+
+Results are JSON on stdout, with the machine and the command that made them.
+
+\b
+Example: lite-bench startup -m bundle photo.jpg
+         lite-bench train --shape 9b
+"""
+
+
+class Benchmarks(click.Group):
+    """The group of all benchmarks."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(NAMES)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in NAMES:
+            return None
+        found: click.Command = import_module(f"bench.{name}").command
+        return found
+
+
+@click.command(cls=Benchmarks, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    pass
+
+
+main = entry_point(command)
+
+
+if __name__ == "__main__":
+    main()
