@@ -202,6 +202,11 @@ class Recipe(Section):
     checkpoints: CheckpointSettings = CheckpointSettings()
     output: str = Field(min_length=1)
 
+    def lenient(self) -> Recipe:
+        """The same, but unusable records are counted and never refused."""
+        data = self.data.model_copy(update={"missing_images": "skip", "bad_records": "skip"})
+        return self.model_copy(update={"data": data})
+
 
 # What may change between a run and its resumption: it leaves every weight as it would be.
 FREE_ON_RESUME = (

@@ -18,9 +18,11 @@ from qlora.checkpoints.sources import (
     renamed,
 )
 from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
+from qlora.checkpoints.views import DerivedTensors
 
 __all__ = [
     "ClipCheckpoint",
+    "DerivedTensors",
     "LlamaCheckpoint",
     "LoraCheckpoint",
     "LoraDelta",

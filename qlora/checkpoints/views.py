@@ -115,6 +115,28 @@ class TensorView(TensorSource):
         return source.dtype(inner)
 
 
+class DerivedTensors(TensorSource):
+    """Another source of which some tensors are computed; names and shapes stay.
+
+    Subclasses give `__getitem__` and `dtype`.
+    """
+
+    def __init__(self, weights: TensorSource) -> None:
+        self.weights = weights
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.weights.shape(name)
+
+    def where(self, name: str) -> Path:
+        return self.weights.where(name)
+
+
 def from_tensors(tensors: Mapping[str, torch.Tensor], where: Path) -> TensorSource:
     """A source over tensors that are already at hand (in memory or memory-mapped)."""
 

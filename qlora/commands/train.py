@@ -88,8 +88,8 @@ def _train(recipe: Any, resume: bool) -> None:
     with engine.main_process_first():
         if engine.is_main_process:
             prepare_folder(recipe, resume)
-        with _progress(engine.is_main_process) as progress:
-            data = open_data(recipe, progress)
+    with _progress(engine.is_main_process) as progress:
+        data = open_data(recipe, progress)
     if engine.is_main_process:
         _report_data(data)
     with _progress(engine.is_main_process) as progress:
@@ -157,10 +157,9 @@ def _audit(recipe: Any, as_json: bool) -> None:
     from qlora.data.audit_report import render
     from qlora.training.run import open_data, open_tokenizer
 
-    # What training would refuse is what an audit is for: count it.
-    lenient = recipe.data.model_copy(update={"missing_images": "skip", "bad_records": "skip"})
     with _progress() as progress:
-        data = open_data(recipe.model_copy(update={"data": lenient}), progress)
+        # What training would refuse is what an audit is for: count it.
+        data = open_data(recipe.lenient(), progress)
         found = audit(
             data.streams,
             open_tokenizer(recipe),

@@ -79,7 +79,7 @@ def encode(
     taken = cut = 0
     for exchange in conversation.exchanges:
         system = None if ids else conversation.system
-        prompt = _prompt(exchange, tokenizer, template, begin=not ids, system=system)
+        prompt = prompt_ids(exchange, tokenizer, template, begin=not ids, system=system)
         answer = token_ids(tokenizer, [exchange.answer], begin=False)
         over = len(ids) + len(prompt) + len(answer) - max_tokens
         if over > 0 and taken:
@@ -108,9 +108,20 @@ def encode(
     )
 
 
-def _prompt(
+def prompt_ids(
     exchange: Exchange, tokenizer: Tokenizer, template: Template, begin: bool, system: str | None
 ) -> list[int]:
+    """Ids of a question up to where its answer starts.
+
+    Args:
+        exchange: the question, its context and its images.
+        tokenizer, template: as for `encode`.
+        begin: the conversation starts here, with its opening line.
+        system: that line; None for the template's.
+
+    Raises:
+        BadRecord: a text is not valid Unicode.
+    """
     parts = template.turn(exchange.question, len(exchange.images), exchange.context)
     if begin:
         parts = [template.system if system is None else system, *parts]

@@ -11,10 +11,10 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from qlora.demo.files import replacing
 from qlora.demo.kinds import CATEGORIES, Kind, a, of_category, plural_of, statement
 from qlora.demo.looking import caption_of
 from qlora.demo.questions import example
+from qlora.files import replacing
 
 # Skills whose answers follow from a caption.
 TOLD = ("count", "presence", "reading", "absent")

@@ -27,12 +27,12 @@ import click
 from lite.commands.common import entry_point, say
 from lite.errors import BadInput
 from qlora.demo.draw import draw
-from qlora.demo.files import replacing
 from qlora.demo.looking import caption_of, crowd
 from qlora.demo.questions import SKILLS, TRIES, example
 from qlora.demo.splits import SPLITS, Rules, novelty_of, seed_of
 from qlora.demo.talk import Dialogue, Stage, contents, sentence
 from qlora.demo.world import Scene, Unfit
+from qlora.files import replacing
 from qlora.recipe import SetSettings
 
 CAPTIONS = "captions"

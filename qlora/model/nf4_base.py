@@ -6,18 +6,15 @@ when asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-from qlora.checkpoints import TensorSource
+from qlora.checkpoints import DerivedTensors, TensorSource
 from qlora.model.nf4 import dequantize, quantize
 from qlora.model.quantized import in_4_bits
 
 
-class Nf4Base(TensorSource):
+class Nf4Base(DerivedTensors):
     """`weights` with each matrix that training holds in NF4 as training multiplies with it."""
 
     def __init__(self, weights: TensorSource, double: bool, compute: torch.dtype) -> None:
@@ -27,7 +24,8 @@ class Nf4Base(TensorSource):
             double: the constants were quantized too.
             compute: the type that dequantized values are rounded to.
         """
-        self.weights, self.double, self.compute = weights, double, compute
+        super().__init__(weights)
+        self.double, self.compute = double, compute
 
     def __getitem__(self, name: str) -> Tensor:
         weight = self.weights[name]
@@ -35,18 +33,6 @@ class Nf4Base(TensorSource):
             return weight
         return dequantize(*quantize(weight, self.double), self.compute)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.weights)
-
-    def __len__(self) -> int:
-        return len(self.weights)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.weights.shape(name)
-
     def dtype(self, name: str) -> torch.dtype:
         in_nf4 = in_4_bits(name, self.shape(name))
         return self.compute if in_nf4 else self.weights.dtype(name)
-
-    def where(self, name: str) -> Path:
-        return self.weights.where(name)

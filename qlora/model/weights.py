@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from lite.errors import BadInput
 from lite.images import Preprocessing
 from qlora.checkpoints import (
     ClipCheckpoint,
+    DerivedTensors,
     LlamaCheckpoint,
     LoraCheckpoint,
     LoraDelta,
@@ -46,11 +47,11 @@ ADDED_TOKENS = ("<|endofchunk|>", "<image>", "<PAD>")
 UNUSED_VISION = ("ln_post.weight", "ln_post.bias", "proj")
 
 
-class LoraMerged(TensorSource):
+class LoraMerged(DerivedTensors):
     """`weights` with the adapter merged into each matrix it adapts, computed in float32."""
 
     def __init__(self, weights: TensorSource, deltas: Mapping[str, LoraDelta]) -> None:
-        self.weights = weights
+        super().__init__(weights)
         self.deltas = {f"lang_encoder.{path}.weight": delta for path, delta in deltas.items()}
         for name, delta in self.deltas.items():
             shape = (delta.b.shape[0], delta.a.shape[1])
@@ -70,20 +71,8 @@ class LoraMerged(TensorSource):
         delta = self.deltas.get(name)
         return weight if delta is None else delta.merged(weight)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.weights)
-
-    def __len__(self) -> int:
-        return len(self.weights)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.weights.shape(name)
-
     def dtype(self, name: str) -> torch.dtype:
         return torch.float32 if name in self.deltas else self.weights.dtype(name)
-
-    def where(self, name: str) -> Path:
-        return self.weights.where(name)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qlora.files import replacing
+
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")
 
@@ -103,13 +105,9 @@ def step_of(checkpoint: Path) -> int:
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Replace a small file at once or not at all. Raises OSError."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
         _sync(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[str]:

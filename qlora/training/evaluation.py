@@ -13,10 +13,9 @@ import numpy as np
 import torch
 
 from lite.errors import BadInput
-from lite.template import join
 from qlora.data.conversation import Conversation
 from qlora.model import Flamingo
-from qlora.training.feed import Encoder, Part
+from qlora.training.feed import Encoder
 from qlora.training.row_loss import RowLoss
 from qlora.training.visual_tokens import Eye
 
@@ -53,8 +52,7 @@ class Evaluator:
             usable = []
             for conversation, source in conversations:
                 try:
-                    for ref in conversation.images:
-                        self.eye.prepare(ref)
+                    self.encoder.look(conversation.images)
                     usable.append((conversation, source))
                 except (BadInput, OSError) as problem:
                     if not self.encoder.skip_broken:
@@ -74,8 +72,8 @@ class Evaluator:
                 if not sample.trained:
                     continue
                 row = self.encoder.row([sample])
-                part = Part(row, self.encoder.look(sample), kind)
-                loss = float(row_loss(row, self.eye.see(part.images)))
+                visual = self.eye.see(self.encoder.look(sample.images))
+                loss = float(row_loss(row, visual))
                 losses.append(loss if self.encoder.normalise == "sample" else loss / sample.trained)
             if losses:
                 means[kind] = float(np.mean(losses))
@@ -90,17 +88,15 @@ class Evaluator:
 
     def samples(self, model: Flamingo) -> list[dict[str, str]]:
         """First questions with the wanted and the given answer, greedily decoded."""
-        template, tokenizer = self.encoder.template, self.encoder.tokenizer
+        tokenizer = self.encoder.tokenizer
         given = []
         for conversation, _ in self.questions():
             first = conversation.exchanges[0]
-            system = template.system if conversation.system is None else conversation.system
-            turn = template.turn(first.question, len(first.images), first.context)
-            ids = tokenizer.encode(join([system, *turn]))
-            shown = [self.eye.prepare(ref) for ref in first.images]
-            visual = self.eye.see(shown)
             new = model.generate(
-                ids, visual=visual, max_new_tokens=self.answer_tokens, eos=tokenizer.eos
+                self.encoder.prompt(conversation),
+                visual=self.eye.see(self.encoder.look(first.images)),
+                max_new_tokens=self.answer_tokens,
+                eos=tokenizer.eos,
             )
             images = ", ".join(ref.name for ref in first.images)
             answer = {"image": images} if images else {}

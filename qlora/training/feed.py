@@ -18,8 +18,8 @@ from lite.errors import BadInput
 from lite.images import Preprocessing
 from lite.template import Template
 from lite.tokenizer import Tokenizer
-from qlora.data.conversation import BadRecord, Conversation
-from qlora.data.encode import IGNORE, Sample, encode
+from qlora.data.conversation import BadRecord, Conversation, ImageRef
+from qlora.data.encode import IGNORE, Sample, encode, prompt_ids
 from qlora.data.rows import Row, pack
 from qlora.training.visual_tokens import Shown, VisualCache, prepare
 
@@ -61,9 +61,14 @@ class Encoder:
     def row(self, samples: Sequence[Sample]) -> Row:
         return pack(samples, self.tokenizer.image, self.attend, self.normalise)
 
-    def look(self, sample: Sample) -> list[Shown]:
-        """The sample's images. Raises `BadInput` or OSError."""
-        return [prepare(ref, self.preprocessing, self.cache) for ref in sample.images]
+    def prompt(self, conversation: Conversation) -> list[int]:
+        """Ids up to where the first answer starts."""
+        first, system = conversation.exchanges[0], conversation.system
+        return prompt_ids(first, self.tokenizer, self.template, begin=True, system=system)
+
+    def look(self, images: Sequence[ImageRef]) -> list[Shown]:
+        """Images on their way to the model. Raises `BadInput` or OSError."""
+        return [prepare(ref, self.preprocessing, self.cache) for ref in images]
 
     def refusal(self, problem: Exception) -> BadInput:
         """The error of an image or record that ends the run."""
@@ -152,7 +157,7 @@ class Feed(Dataset[Micro]):
                     raise BadRecord("nothing to train on within data.max_tokens")
                 if kind == IMAGES and not sample.images:
                     raise BadRecord("no image within data.max_tokens")
-                return sample, self.encoder.look(sample)
+                return sample, self.encoder.look(sample.images)
             except BadRecord as problem:
                 skipped[str(problem)] += 1
             except (BadInput, OSError):
@@ -164,7 +169,9 @@ class Feed(Dataset[Micro]):
             f"look at the data with --audit."
         )
 
-    def loader(self, steps: range, accumulate: int, rank: int, world: int, workers: int) -> Loader:
+    def loader(
+        self, steps: range, accumulate: int, rank: int, world: int, workers: int
+    ) -> DataLoader[Micro]:
         """Iterate over the accumulation steps of one process, read ahead by `workers`."""
         numbers = range(steps.start * accumulate + rank, steps.stop * accumulate, world)
         return DataLoader(
@@ -174,9 +181,6 @@ class Feed(Dataset[Micro]):
             num_workers=workers,
             prefetch_factor=4 if workers else None,
         )
-
-
-Loader = DataLoader  # of Micro
 
 
 class _Numbers(Sampler[int]):

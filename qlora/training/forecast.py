@@ -56,8 +56,7 @@ def _work(recipe: Recipe, progress: Progress) -> Work | None:
     needed = [root / path for one in recipe.data.sets for path in (one.path, one.images or "")]
     if recipe.data.name != TINY and not all(path.exists() for path in needed):
         return None
-    lenient = recipe.data.model_copy(update={"missing_images": "skip", "bad_records": "skip"})
-    data = open_data(recipe.model_copy(update={"data": lenient}), progress)
+    data = open_data(recipe.lenient(), progress)
     samples = total_steps(recipe, data) * recipe.training.batch * recipe.training.accumulate
     with_images = data.streams.get(IMAGES)
     return Work(

@@ -9,7 +9,6 @@ at any time, and a file that was torn by a crash is computed again.
 from __future__ import annotations
 
 import hashlib
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from lite.images import Preprocessing, to_pixels
 from qlora.data.conversation import ImageRef
+from qlora.files import replacing
 from qlora.model import Flamingo
 
 _CHECK = 4  # bytes of CRC-32 at the end of a file
@@ -67,15 +67,11 @@ class VisualCache:
         if self.full:
             return
         body = tokens.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-        path = self._path(key)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(body + zlib.crc32(body).to_bytes(_CHECK, "little"))
-            partial.replace(path)
+            with replacing(self._path(key)) as partial:
+                partial.write_bytes(body + zlib.crc32(body).to_bytes(_CHECK, "little"))
         except OSError:
             self.full = True
-            partial.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / key
@@ -98,14 +94,6 @@ class Eye:
         if folder is not None:
             self.cache = VisualCache(folder / weights_digest(model), shape, dtype)
 
-    def prepare(self, ref: ImageRef) -> Shown:
-        """Read and decode one image, unless its tokens are on disk; runs in the data workers.
-
-        Raises:
-            BadInput, OSError: the image cannot be read.
-        """
-        return prepare(ref, self._preprocessing, self.cache)
-
     @torch.no_grad()
     def see(self, images: list[Shown]) -> Tensor | None:
         """Resampled tokens `[1, n, L, D_vis]` of a row's images; None where it has none."""
@@ -126,7 +114,11 @@ class Eye:
 
 
 def prepare(ref: ImageRef, preprocessing: Preprocessing, cache: VisualCache | None) -> Shown:
-    """See `Eye.prepare`."""
+    """Read and decode one image, unless its tokens are on disk; runs in the data workers.
+
+    Raises:
+        BadInput, OSError: the image cannot be read.
+    """
     key = hashlib.sha256(ref.read()).hexdigest()
     pixels = None if cache is not None and key in cache else _pixels(ref, preprocessing)
     return Shown(ref, key, pixels)

@@ -63,6 +63,13 @@ def train_in_process(recipe: Recipe, resume: bool = False, largest_file: int = 0
     return process
 
 
+def run_to_end(recipe: Recipe, resume: bool = False, largest_file: int = 0) -> Any:
+    """`train_in_process`, waited for; returns its exit code."""
+    process = train_in_process(recipe, resume, largest_file)
+    process.join()
+    return process.exitcode
+
+
 def _child(values: dict[str, Any], resume: bool, largest_file: int) -> None:
     train(Recipe.model_validate(values), resume, largest_file)
 

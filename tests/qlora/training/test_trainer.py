@@ -19,16 +19,21 @@ from qlora.checkpoints import read_lora
 from qlora.training.log import read_log
 from qlora.training.trainer import Trainer
 from tests.one_sentence import check_one_sentence
-from tests.qlora.training.runs import adapter_bytes, log_text, small, train, train_in_process
+from tests.qlora.training.runs import (
+    adapter_bytes,
+    log_text,
+    run_to_end,
+    small,
+    train,
+    train_in_process,
+)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run, in a process of its own like those it is compared with."""
     output = tmp_path_factory.mktemp("whole") / "run"
-    process = train_in_process(small(output))
-    process.join()
-    assert process.exitcode == 0
+    assert run_to_end(small(output)) == 0
     return output
 
 
@@ -83,9 +88,7 @@ def test_a_damaged_checkpoint_costs_its_steps_and_nothing_else(whole: Path, tmp_
     newest = sorted((output / "checkpoints").iterdir())[-1]
     content = (newest / "optimizer.safetensors").read_bytes()
     (newest / "optimizer.safetensors").write_bytes(content[:-5])
-    process = train_in_process(small(output), resume=True)
-    process.join()
-    assert process.exitcode == 0
+    assert run_to_end(small(output), resume=True) == 0
     assert log_text(output) == log_text(whole)
     assert adapter_bytes(output) == adapter_bytes(whole)
 
@@ -95,32 +98,24 @@ def test_readers_in_other_processes_and_kept_tokens_change_nothing(
 ) -> None:
     output = tmp_path / "run"
     shutil.copytree(whole / "visual-tokens", output / "visual-tokens")
-    process = train_in_process(small(output, "data.workers=2"))
-    process.join()
-    assert process.exitcode == 0
+    assert run_to_end(small(output, "data.workers=2")) == 0
     assert log_text(output) == log_text(whole)
     output = tmp_path / "uncached"
-    process = train_in_process(small(output, "training.cache_visual_tokens=false"))
-    process.join()
+    assert run_to_end(small(output, "training.cache_visual_tokens=false")) == 0
     assert not (output / "visual-tokens").exists()
     assert log_text(output) == log_text(whole)
 
 
 def test_recomputing_layers_changes_nothing(whole: Path, tmp_path: Path) -> None:
-    process = train_in_process(small(tmp_path / "run", "training.checkpointing=false"))
-    process.join()
+    assert run_to_end(small(tmp_path / "run", "training.checkpointing=false")) == 0
     assert log_text(tmp_path / "run") == log_text(whole)
 
 
 def test_a_full_disk_costs_no_step(whole: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    first = train_in_process(small(output), largest_file=50_000)
-    first.join()
-    assert first.exitcode == 1
+    assert run_to_end(small(output), largest_file=50_000) == 1
     assert not list((output / "checkpoints").iterdir())
-    again = train_in_process(small(output), resume=True)
-    again.join()
-    assert again.exitcode == 0
+    assert run_to_end(small(output), resume=True) == 0
     assert log_text(output) == log_text(whole)
     assert adapter_bytes(output) == adapter_bytes(whole)
 
@@ -156,8 +151,7 @@ def test_ctrl_c_never_falls_into_a_step(
     with pytest.raises(KeyboardInterrupt):
         train(recipe)
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
-    process = train_in_process(recipe, resume=True)
-    process.join()
+    assert run_to_end(recipe, resume=True) == 0
     assert log_text(tmp_path / "run") == log_text(whole)
     assert adapter_bytes(tmp_path / "run") == adapter_bytes(whole)
 
