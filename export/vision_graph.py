@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from export.graph import CONTRIB, FLOAT, Graph
 from qlora.checkpoints import TensorSource
+from qlora.checkpoints.clip_visual import STEM
 from qlora.model.config import DIM_HEAD, FlamingoConfig
 
 # LayerNorm epsilon of torch, open_clip and OpenFlamingo alike.
@@ -62,11 +63,7 @@ class VisionGraph:
 
     def _encode(self, pixels: ir.Value) -> ir.Value:
         g, vision = self.g, self.config.clip["vision_cfg"]
-        kernel = self._array("vision_encoder.conv1.weight")  # [W, 3, patch, patch]
-        patch = vision["patch_size"]
-        x = g.op(
-            "Conv", pixels, g.weight("vision_encoder.conv1.weight", kernel), strides=[patch, patch]
-        )
+        x = self._stem(pixels) if STEM in vision else self._patches(pixels)
         x = g.op("Reshape", x, g.constant(0, 0, -1))
         x = g.op("Transpose", x, perm=[0, 2, 1])  # [n, P, W]
         x = g.op("Concat", self._class_token(x), x, axis=1)
@@ -76,6 +73,26 @@ class VisionGraph:
         for i in range(vision["layers"]):
             x = self._encoder_layer(x, f"vision_encoder.transformer.resblocks.{i}")
         return g.op("Slice", x, g.constant(1), g.constant(2**31), g.constant(1))
+
+    def _patches(self, pixels: ir.Value) -> ir.Value:
+        """One convolution for each patch: `[n, W, rows, columns]`."""
+        g, patch = self.g, self.config.clip["vision_cfg"]["patch_size"]
+        kernel = self._array("vision_encoder.conv1.weight")  # [W, 3, patch, patch]
+        kernel_value = g.weight("vision_encoder.conv1.weight", kernel)
+        return g.op("Conv", pixels, kernel_value, strides=[patch, patch])
+
+    def _stem(self, x: ir.Value) -> ir.Value:
+        """Convolutions with a ReLU after each, and one that leads to the tower's width."""
+        g, layers = self.g, self.config.clip["vision_cfg"][STEM]
+        for number, (_, stride) in enumerate(layers):
+            # Convolutions and ReLUs take turns in the torch module.
+            name = f"vision_encoder.conv1.{2 * number}"
+            kernel = g.weight(f"{name}.weight", self._array(f"{name}.weight"))
+            bias = g.weight(f"{name}.bias", self._array(f"{name}.bias"))
+            x = g.op("Conv", x, kernel, bias, strides=[stride, stride], pads=[1, 1, 1, 1])
+            x = g.op("Relu", x)
+        name = f"vision_encoder.conv1.{2 * len(layers)}.weight"
+        return g.op("Conv", x, g.weight(name, self._array(name)))
 
     def _class_token(self, x: ir.Value) -> ir.Value:
         """The class embedding, once per image: `[n, 1, W]`."""

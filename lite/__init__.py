@@ -5,7 +5,7 @@ Contract: needs numpy, ONNX Runtime, tokenizers and Pillow only; imports nothing
 
 Example:
     >>> import lite
-    >>> chat = lite.load("bundle").chat()
+    >>> chat = lite.load("bundle").chat()  # lite.load() opens the demo model
     >>> for piece in chat.ask("What is this?", image="photo.jpg"):
     ...     print(piece.text, end="")
 """

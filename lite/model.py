@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lite import session
+from lite import demo, session
 from lite.bundle import Bundle
 from lite.chat import Chat, ImageSource, as_list
 from lite.engine import Engine
-from lite.errors import BadInput
 from lite.images import load_image
 from lite.vision import VisualMemory
 
@@ -84,7 +83,7 @@ def load(
     """Open a bundle.
 
     Args:
-        path: the folder that lite-export wrote.
+        path: the folder that lite-export wrote; None is the demo bundle of the package.
         device: `cpu`.
         threads: worker threads; None is one per physical core.
         hashing: called with the name of each large file that is checked for the first time.
@@ -92,9 +91,4 @@ def load(
     Raises:
         BadInput: there is no bundle at `path`, or it is damaged or altered.
     """
-    if path is None:
-        raise BadInput(
-            "This release has no demo bundle inside; name a bundle (-m BUNDLE), which "
-            "'lite-export tiny -o tiny-bundle' makes without any download."
-        )
-    return Model(Bundle.open(path, hashing), device, threads)
+    return Model(Bundle.open(demo.folder() if path is None else path, hashing), device, threads)

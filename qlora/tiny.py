@@ -10,13 +10,14 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import open_clip
 import torch
 from sentencepiece import SentencePieceTrainer
 
 from lite.attend import FOLLOWING
 from lite.template import MMGPT
+from qlora.checkpoints.clip_visual import STEM, clip_visual
 from qlora.model.config import DIM_HEAD
 from qlora.published import Checkpoints
 
@@ -56,6 +57,7 @@ class TinySizes:
     vision_head_width: int = 16
     image_size: int = 56
     patch: int = 14
+    stem: tuple[tuple[int, int], ...] = ()
     vocabulary: int = 400
 
 
@@ -161,7 +163,7 @@ def _write_llama(folder: Path, s: TinySizes, random: _Random) -> None:
 
 
 def _write_clip(config_path: Path, weights_path: Path, s: TinySizes, random: _Random) -> None:
-    config = {
+    config: dict[str, Any] = {
         "embed_dim": 32,
         "quick_gelu": True,
         "vision_cfg": {
@@ -179,9 +181,10 @@ def _write_clip(config_path: Path, weights_path: Path, s: TinySizes, random: _Ra
             "layers": 1,
         },
     }
+    if s.stem:
+        config["vision_cfg"][STEM] = [[*layer] for layer in s.stem]
     config_path.write_text(json.dumps(config, indent=1))
-    with torch.device("meta"):
-        visual = open_clip.CLIP(**config).visual
+    visual = clip_visual(config)
     tensors = {}
     for inner, tensor in visual.state_dict().items():
         name, shape = f"visual.{inner}", tuple(tensor.shape)

@@ -12,12 +12,13 @@ import click
 
 from lite.commands.common import entry_point
 
-NAMES = ("load", "serve", "session", "startup", "train")
+NAMES = ("load", "serve", "session", "skills", "startup", "train")
 
 HELP = """
-Measure speed and memory, with peers side by side.
+Measure speed, memory and quality, with peers side by side.
 
-Results are JSON on stdout, with the machine and the command that made them.
+Results are JSON, on stdout or in a file, with the machine and the command that
+made them.
 
 \b
 Example: lite-bench startup -m bundle photo.jpg

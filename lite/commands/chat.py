@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from lite.terminal.talk import Talk
 
 HELP = """
-Chat about images with an exported bundle.
+Chat about images with an exported bundle, or without -m with the demo model,
+which knows drawn scenes.
 
 IMAGE is a picture file, or - for one from standard input; several are shown
 to the model in order. With -p the question is asked once and only the answer
@@ -37,7 +38,12 @@ Example: lite-chat park.jpg -m bundle -p "How many dogs are there?"
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
-@click.option("-m", "--model", metavar="BUNDLE", help="Folder that lite-export wrote.")
+@click.option(
+    "-m",
+    "--model",
+    metavar="BUNDLE",
+    help="Folder that lite-export wrote.  [default: the demo model]",
+)
 @click.option("-p", "--prompt", metavar="TEXT", help="Ask this once, print the answer, leave.")
 @click.option("--system", metavar="TEXT", help="Replace the opening line of the prompt.")
 @click.option("--max-tokens", default=512, show_default=True, help="Longest answer.")
@@ -69,7 +75,7 @@ def command(
     no_pictures: bool,
     **settings: Any,
 ) -> None:
-    from lite import load
+    from lite import demo, load
     from lite.terminal import home
     from lite.terminal.answers import Printer
     from lite.terminal.talk import Talk
@@ -79,6 +85,8 @@ def command(
     started = time.perf_counter()
     hashing = lambda name: say(f"Checking {name} for the first time...")  # noqa: E731
     opened = load(model, threads=threads, hashing=hashing)
+    if model is None:
+        say(demo.NOTICE)
     if session is not None:
         place = home.named(session)
     elif go_on:

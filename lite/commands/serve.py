@@ -13,8 +13,9 @@ import click
 from lite.commands.common import entry_point, say
 
 HELP = """
-Serve a bundle over HTTP: a web page at /, and OpenAI's chat completions at
-/v1/chat/completions, which any OpenAI client can use.
+Serve a bundle, or without -m the demo model, over HTTP: a web page at /, and
+OpenAI's chat completions at /v1/chat/completions, which any OpenAI client can
+use.
 
 Ctrl-C takes no more requests, lets running answers finish, and leaves. By
 default only this machine can connect; before you change --host, set a key.
@@ -26,7 +27,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-m", "--model", metavar="BUNDLE", help="Folder that lite-export wrote.")
+@click.option(
+    "-m",
+    "--model",
+    metavar="BUNDLE",
+    help="Folder that lite-export wrote.  [default: the demo model]",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 is any."
@@ -90,7 +96,7 @@ def command(
     grace: int,
     **settings: Any,
 ) -> None:
-    from lite import load
+    from lite import demo, load
     from lite.errors import BadInput
 
     try:
@@ -107,6 +113,8 @@ def command(
     hosts = LOOPBACK if local and not settings["api_key"] else ()
     with listen(host, port) as socket:
         opened = load(model, threads=threads, hashing=lambda name: say(f"Checking {name}..."))
+        if model is None:
+            say(demo.NOTICE)
         app = create_app(opened, Settings(**settings, max_body=max_body_mb << 20, hosts=hosts))
         if not (local or settings["api_key"]):
             say("Anyone who reaches this address can use the model; --api-key asks for a key.")

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from lite.errors import BadInput
 from qlora.checkpoints.checks import check_tensors, one_line, read_json, some
+from qlora.checkpoints.clip_visual import clip_visual
 from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
 from qlora.checkpoints.views import without_module
 from qlora.checkpoints.vit_config import check_preprocessing, plain_vit
@@ -170,11 +170,10 @@ def _visual(source: TensorSource, file: Path) -> TensorSource:
 
 def _expected_shapes(config: dict[str, Any], where: str) -> dict[str, tuple[int, ...]]:
     try:
-        with torch.device("meta"):
-            clip = open_clip.CLIP(config["embed_dim"], config["vision_cfg"], {})
+        visual = clip_visual(config)
     # open_clip checks nothing itself: wrong sizes surface anywhere in torch.
     except Exception as error:
         raise BadInput(
             f"{where} is not a usable open_clip config ({one_line(error)}); download it again."
         ) from error
-    return {name: tuple(value.shape) for name, value in clip.visual.state_dict().items()}
+    return {name: tuple(value.shape) for name, value in visual.state_dict().items()}

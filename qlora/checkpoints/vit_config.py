@@ -1,4 +1,5 @@
-"""Which open_clip vision configs this project computes: the plain vision transformer.
+"""Which open_clip vision configs this project computes: the plain vision transformer, and the same
+with a convolutional stem.
 
 Contract: these checks look at numbers of a config only. They refuse, by name, every setting that
 changes the tower or the pixels from what the runtime's vision graph and preprocessing do.
@@ -12,11 +13,14 @@ from open_clip import CLIPVisionCfg
 
 from lite.errors import BadInput
 from qlora.checkpoints.checks import some
+from qlora.checkpoints.clip_visual import STEM
 
 _SIZES = ("layers", "width", "patch_size", "head_width")
 # Settings that may differ from open_clip's defaults: sizes, and what acts in training only or
 # on outputs that are not used.
 _FREE = {*_SIZES, "image_size", "mlp_ratio", "patch_dropout", "output_tokens"}
+# Of the pooled feature, which patch tokens do not pass; and the stem, which is checked below.
+_FREE |= {"pool_type", "final_ln_after_pool", STEM}
 # Far above any CLIP (ViT-bigG has 48): a damaged config must not build modules without end.
 _MOST_LAYERS = 1000
 
@@ -50,7 +54,25 @@ def plain_vit(config: dict[str, Any], where: str) -> int:
             raise BadInput(f"{where} has {key} {value!r}; give an open_clip model config.")
     if vision.get("layers", 0) > _MOST_LAYERS or type(config.get("embed_dim")) is not int:
         raise BadInput(f"{where} has no usable layers or embed_dim; give an open_clip config.")
+    _check_stem(vision, where)
     return _image_size(vision, where)
+
+
+def _check_stem(vision: dict[str, Any], where: str) -> None:
+    stem = vision.get(STEM)
+    if stem is None:
+        return
+    fine = isinstance(stem, list) and all(
+        isinstance(layer, list)
+        and len(layer) == 2
+        and all(type(value) is int and 0 < value < 2**14 for value in layer)
+        for layer in stem
+    )
+    if not fine or math.prod(stride for _, stride in stem) != vision.get("patch_size", 16):
+        raise BadInput(
+            f"{where} has stem {stem!r}; it needs [channels, stride] for each convolution, with "
+            f"strides whose product is patch_size."
+        )
 
 
 def _image_size(vision: dict[str, Any], where: str) -> int:

@@ -26,17 +26,27 @@ def draw(scene: Scene, side: int = 112) -> Image.Image:
     """The scene as an RGB picture of side x side pixels. Raises `BadInput` without the fonts."""
     picture = draw_ground(GROUNDS[scene.ground], side, scene.seed)
     for thing in scene.things:
-        left, top, right, bottom = (value * side for value in thing.box)
-        wide, high = max(4, int(right - left)), max(4, int(bottom - top))
-        if thing.look.glyph:
-            drawn = _fit(_glyph(thing.look.glyph, thing.rotation), wide, high)
-        elif thing.kind == WORD:
-            drawn = _fit(_word(thing), wide, high)
-        else:
-            drawn = _fit(_shape(thing.kind, thing.colour, thing.rotation), wide, high)
-        at = round((left + right - drawn.width) / 2), round((top + bottom - drawn.height) / 2)
+        drawn, at = placed(thing, side)
         picture.paste(drawn, at, drawn)
     return picture
+
+
+# A picture and its truth ask for the same things one after the other.
+@lru_cache(maxsize=16)
+def placed(thing: Thing, side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """A thing as it is drawn, as an RGBA picture, and where its left upper corner goes."""
+    left, top, right, bottom = (value * side for value in thing.box)
+    wide, high = max(4, int(right - left)), max(4, int(bottom - top))
+    if thing.look.glyph:
+        drawn = _fit(_glyph(thing.look.glyph, thing.rotation), wide, high)
+    elif thing.kind == WORD:
+        drawn = _fit(_word(thing), wide, high)
+    else:
+        drawn = _fit(_shape(thing.kind, thing.colour, thing.rotation), wide, high)
+    return drawn, (
+        round((left + right - drawn.width) / 2),
+        round((top + bottom - drawn.height) / 2),
+    )
 
 
 def _fit(drawn: Image.Image, wide: int, high: int) -> Image.Image:

@@ -15,12 +15,19 @@ SIDES = {"left": "left", "right": "right", "above": "top", "below": "bottom"}
 
 def where(stage: Stage) -> list[Turn]:
     """Colours and positions."""
-    ask = stage.chance.choice((_colour, _colour, _region, _side, _relation, _relation, _beside))
+    ask = stage.chance.choice(ASKS)
     number = stage.chance.choice((2, 2, 3) if ask in (_relation, _beside) else (1, 2, 3, 4))
     if ask is _side:
         number = max(number, 2)
     scene = stage.scene([(look, 1) for look in stage.looks(number)])
     return [ask(stage, scene)]
+
+
+def where_turn(stage: Stage, scene: Scene) -> Turn:
+    """One of these questions about a scene that is there."""
+    if not single(scene):
+        raise Unfit("nothing stands alone")
+    return stage.chance.choice(ASKS)(stage, scene)
 
 
 def colour_turn(stage: Stage, scene: Scene, thing: Thing, name: str) -> Turn:
@@ -129,3 +136,6 @@ def _beside(stage: Stage, scene: Scene) -> Turn:
     answer = f"{sentence(a(called(first.look)))} is {SEEN_FROM[direction]} the {second.kind}."
     expected = Expected("all", ((first.kind,),), "kinds", (second.kind,))
     return Turn(question, answer, sentence(f"{a(called(first.look))}."), expected, (scene,))
+
+
+ASKS = (_colour, _colour, _region, _side, _relation, _relation, _beside)

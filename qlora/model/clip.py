@@ -9,27 +9,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import open_clip
-import torch
 from torch import Tensor, nn
+
+from qlora.checkpoints.clip_visual import clip_visual
 
 
 def vision_tower(config: dict[str, Any]) -> nn.Module:
     """open_clip's vision transformer for a model config whose `quick_gelu` is settled.
 
-    Its text half is built on the meta device only and dropped, and so are `ln_post` and `proj`,
-    which patch tokens never pass. The caller fills in the weights.
+    On the meta device: the caller fills in the weights. `ln_post` and `proj`, which patch tokens
+    never pass, are dropped.
     """
-    with torch.device("meta"):
-        clip = open_clip.CLIP(
-            embed_dim=config["embed_dim"],
-            vision_cfg=config["vision_cfg"],
-            text_cfg=config["text_cfg"],
-            quick_gelu=config["quick_gelu"],
-        )
-    visual = clip.visual
+    visual = clip_visual(config)
     visual.ln_post = nn.Identity()
-    visual.proj = None
+    visual.proj = None  # type: ignore[assignment]
     return visual
 
 

@@ -19,6 +19,7 @@ SIZES = {
     "heads of 20": TinySizes(hidden=60, heads=3, kv_heads=3, feed_forward=100),
     "a block before every layer": TinySizes(layers=3, interval=1, vision_layers=1),
     "one block": TinySizes(layers=5, interval=5, vision_head_width=32, patch=28),
+    "a convolutional stem": TinySizes(stem=((16, 2), (24, 1), (32, 7)), vision_layers=1),
     "a vocabulary of 333": TinySizes(vocabulary=333, context=256),
 }
 

@@ -1,0 +1,31 @@
+# The demo model from nothing: `make demo` trains every stage and writes lite/demo/bundle.
+#
+# Whatever is cut goes on where it was. Same seeds and machine, same bundle. On two cores without a
+# GPU this takes about three hours; the stages and their sizes are in qlora/demo/training/.
+PYTHON ?= python3
+RUN = runs/demo
+WORKERS ?= 1
+
+.PHONY: demo
+demo: $(RUN)/adapter
+	lite-export --llama $(RUN)/llama --clip $(RUN)/clip.json --clip-weights $(RUN)/clip.safetensors \
+	  --flamingo $(RUN)/flamingo.safetensors --lora $(RUN)/adapter -o lite/demo/bundle --force
+	$(PYTHON) -m qlora.demo.examples --answers lite/demo/bundle
+
+$(RUN)/llama/tokenizer.model:
+	$(PYTHON) -m qlora.demo.training.language $(RUN) --tokenizer
+
+$(RUN)/llama/model.safetensors: $(RUN)/llama/tokenizer.model
+	$(PYTHON) -m qlora.demo.training.language $(RUN) --workers $(WORKERS)
+
+$(RUN)/clip.safetensors: $(RUN)/llama/tokenizer.model
+	$(PYTHON) -m qlora.demo.training.tower $(RUN) --workers $(WORKERS)
+
+$(RUN)/flamingo.safetensors: $(RUN)/llama/model.safetensors $(RUN)/clip.safetensors
+	$(PYTHON) -m qlora.demo.training.alignment $(RUN) --workers $(WORKERS)
+
+$(RUN)/data/train/instructions.json:
+	$(PYTHON) -m qlora.demo.data $(RUN)/data --each 8000 --workers $(WORKERS)
+
+$(RUN)/adapter: $(RUN)/flamingo.safetensors $(RUN)/data/train/instructions.json
+	qlora-train demo $(if $(wildcard $(RUN)/checkpoints),--resume)

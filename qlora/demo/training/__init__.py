@@ -1,0 +1,1 @@
+"""The demo's models, trained from nothing: tokenizer, LLaMA, CLIP, then the parts between them."""

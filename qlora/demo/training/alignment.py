@@ -1,0 +1,232 @@
+"""Resampler and gated blocks, trained between a frozen tower and a frozen LLaMA.
+
+Contract: `python -m qlora.demo.training.alignment FOLDER` needs LLaMA and CLIP in FOLDER and leaves
+`flamingo.safetensors` there, in OpenFlamingo's layout, for the attend rule `preceding`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from sentencepiece import SentencePieceProcessor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lite.attend import PRECEDING
+from lite.commands.common import entry_point
+from lite.images import Preprocessing
+from qlora.checkpoints import read_clip
+from qlora.demo.draw import draw
+from qlora.demo.training.language import llama_config
+from qlora.demo.training.loop import Plan, train
+from qlora.demo.training.sizes import DEPTH, HEADS, INTERVAL, LATENTS, LLAMA, SIDE, VOCABULARY
+from qlora.demo.training.telling import telling
+from qlora.demo.training.tower import pixels_of
+from qlora.files import replacing
+from qlora.model import Flamingo, FlamingoConfig
+from qlora.model.clip import patch_tokens
+from qlora.model.flamingo import assign
+from qlora.model.weights import ADDED_TOKENS
+
+IMAGE = VOCABULARY + ADDED_TOKENS.index("<image>")
+EMBEDDING = "lang_encoder.model.embed_tokens.weight"
+# Where the gates start. At OpenFlamingo's zero they need hundreds of steps to open, which keeps a
+# large pretrained LLaMA from harm; here there is little to harm and less time.
+GATE = 0.5
+LONGEST = 320
+NO_TARGET = -100
+
+
+@dataclass(frozen=True)
+class Row:
+    """Texts about the same pictures, side by side: none sees another.
+
+    Attributes:
+        pictures: `[S, S, 3]` each.
+        ids, targets: `[T]`; each text begins with its `<image>` tokens.
+        positions: `[T]`, from 0 in each text.
+        index: `[T]`, the picture that a token sees.
+    """
+
+    pictures: list[np.ndarray]
+    ids: np.ndarray
+    targets: np.ndarray
+    positions: np.ndarray
+    index: np.ndarray
+
+
+class Tellings(torch.utils.data.Dataset[Row]):
+    """Row i of pictures and what is told of them."""
+
+    def __init__(self, tokenizer: Path, seed: int = 0) -> None:
+        self.tokenizer, self.seed = tokenizer, seed
+
+    @cached_property
+    def pieces(self) -> SentencePieceProcessor:
+        return SentencePieceProcessor(str(self.tokenizer))
+
+    def __getitem__(self, number: int) -> Row:
+        scenes, texts = telling(number, self.seed)
+        samples: list[np.ndarray] = []
+        for text in texts:
+            sample = self._sample(text, len(scenes))
+            if sum(map(len, samples)) + len(sample) <= LONGEST:
+                samples.append(sample)
+        following = [np.append(ids[1:], NO_TARGET) for ids in samples]
+        return Row(
+            pictures=[np.asarray(draw(scene, SIDE)) for scene in scenes],
+            ids=np.concatenate(samples),
+            targets=np.concatenate([np.where(t == IMAGE, NO_TARGET, t) for t in following]),
+            positions=np.concatenate([np.arange(len(ids)) for ids in samples]),
+            index=np.concatenate([np.cumsum(ids == IMAGE) for ids in samples]),
+        )
+
+    def _sample(self, text: str, pictures: int) -> np.ndarray:
+        pieces = self.pieces
+        shown = [IMAGE, *pieces.encode("\n")] * pictures
+        ids = [pieces.bos_id(), *shown, *pieces.encode(text)]
+        return np.array([*ids[: LONGEST - 1], pieces.eos_id()])
+
+
+def collate(rows: list[Row]) -> dict[str, Tensor]:
+    """Rows filled up at their ends; `owner` and `place` say whose which picture is."""
+    longest = max(len(r.ids) for r in rows)
+    numbered = [(i, j) for i, row in enumerate(rows) for j in range(len(row.pictures))]
+
+    def filled(name: str, value: int) -> Tensor:
+        arrays = [getattr(row, name) for row in rows]
+        wide = [np.pad(a, (0, longest - len(a)), constant_values=value) for a in arrays]
+        return torch.from_numpy(np.stack(wide))
+
+    return {
+        "pixels": pixels_of([picture for row in rows for picture in row.pictures]),
+        "owner": torch.tensor([i for i, _ in numbered]),
+        "place": torch.tensor([j for _, j in numbered]),
+        "ids": filled("ids", 0),
+        "targets": filled("targets", NO_TARGET),
+        "positions": filled("positions", 0),
+        "index": filled("index", 0),
+    }
+
+
+def untrained(folder: Path, seed: int) -> Flamingo:
+    """The model with CLIP and LLaMA from `folder`, frozen, and fresh parts between them."""
+    clip = read_clip(str(folder / "clip.json"), str(folder / "clip.safetensors"))
+    config = FlamingoConfig(
+        llama=llama_config(),
+        clip=clip.config,
+        preprocessing=Preprocessing(clip.image_size, clip.mean, clip.std),
+        embedding_rows=VOCABULARY + len(ADDED_TOKENS),
+        gated_layers=tuple(range(INTERVAL - 1, LLAMA["num_hidden_layers"], INTERVAL)),
+        dim_visual=clip.config["vision_cfg"]["width"],
+        latents=LATENTS,
+        resampler_depth=DEPTH,
+        resampler_heads=HEADS,
+        gated_heads=HEADS,
+        attend=PRECEDING,
+    )
+    model = Flamingo(config, IMAGE)
+    torch.manual_seed(seed)
+    llama = load_file(folder / "llama" / "model.safetensors")
+    for name, parameter in list(model.named_parameters()):
+        inner = name.removeprefix("lang_encoder.").replace(".decoder_layer.", ".")
+        if name.startswith("vision_encoder."):
+            assign(model, name, clip.tensors[name.removeprefix("vision_encoder.")].float())
+        elif name == EMBEDDING:
+            words = llama[inner]
+            added = words.mean(0) + words.std(0) * torch.randn(len(ADDED_TOKENS), words.shape[1])
+            assign(model, name, torch.cat((words, added)))
+        elif inner in llama:
+            assign(model, name, llama[inner])
+        else:
+            assign(model, name, _fresh(name, parameter))
+    return model
+
+
+def _fresh(name: str, parameter: nn.Parameter) -> Tensor:
+    """torch's and OpenFlamingo's own initial values, but for the gates."""
+    if name.endswith("_gate"):
+        return torch.full(parameter.shape, GATE)
+    if name == "perceiver.latents":
+        return torch.randn(parameter.shape)
+    if parameter.dim() == 2:
+        return torch.empty(parameter.shape).uniform_(-1, 1) * parameter.shape[1] ** -0.5
+    return torch.ones(parameter.shape) if name.endswith("weight") else torch.zeros(parameter.shape)
+
+
+def trainable(name: str) -> bool:
+    """OpenFlamingo's choice: resampler, gated blocks, and the embedding, of which only the added
+    rows learn here."""
+    return name.startswith("perceiver.") or ".gated_cross_attn_layer." in name or name == EMBEDDING
+
+
+def write_flamingo(model: Flamingo, path: Path) -> None:
+    """What was trained, under OpenFlamingo's names."""
+    tensors = {
+        n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if trainable(n)
+    }
+    with replacing(path) as partial:
+        save_file(tensors, partial)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--steps", default=2500, show_default=True)
+@click.option("--batch", default=24, show_default=True, help="Pictures in a step.")
+@click.option("--rate", default=2e-3, show_default=True, help="Highest learning rate.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--workers", default=1, show_default=True, help="Processes that draw.")
+def command(folder: Path, steps: int, batch: int, rate: float, seed: int, workers: int) -> None:
+    """Train resampler and gated blocks into FOLDER, going on where it was."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = untrained(folder, seed).to(device)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable(name))
+    # The rows of words stay: a gradient of theirs would pull the frozen LLaMA's input away.
+    embedding = model.get_parameter(EMBEDDING)
+    words = torch.arange(embedding.shape[0], device=device)[:, None] < VOCABULARY
+    embedding.register_hook(lambda gradient: gradient.masked_fill(words, 0.0))
+    start = embedding.detach()[:VOCABULARY].clone()
+
+    def loss_of(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
+        batch = {name: value.to(device) for name, value in batch.items()}
+        pixels, ids, targets = batch["pixels"], batch["ids"], batch["targets"]
+        with torch.no_grad():
+            patches = patch_tokens(model.vision_encoder, pixels)
+            embedding[:VOCABULARY] = start  # weight decay touches every row
+        seen = model.perceiver(patches)
+        # Rows of fewer pictures than others end in blank ones, which no token sees.
+        visual = seen.new_zeros(len(ids), int(batch["place"].max()) + 1, *seen.shape[1:])
+        visual = visual.index_put((batch["owner"], batch["place"]), seen)
+        hidden = model.hidden(
+            ids, visual=visual, index=batch["index"], positions=batch["positions"]
+        )
+        learnt = targets != NO_TARGET
+        logits = model.lang_encoder.lm_head(hidden[learnt]).float()
+        return cross_entropy(logits, targets[learnt]), {}, int(learnt.sum())
+
+    plan = Plan(folder / "alignment", steps, batch, rate, workers=workers)
+    matrices = "perceiver.layers.", ".gated_cross_attn_layer."
+    train(
+        plan,
+        model,
+        Tellings(folder / "llama" / "tokenizer.model", seed),
+        collate,
+        loss_of,
+        lambda name: any(part in name for part in matrices),
+    )
+    with torch.no_grad():
+        embedding[:VOCABULARY] = start
+    write_flamingo(model, folder / "flamingo.safetensors")
+
+
+main = entry_point(command)
+
+if __name__ == "__main__":
+    main()

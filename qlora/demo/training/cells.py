@@ -1,0 +1,85 @@
+"""What is true of each cell of a picture: a teacher for the tokens of the vision tower.
+
+Contract: a scene is cut into `grid x grid` cells, one for each patch token. A cell belongs to the
+thing that is drawn where its centre is, or to the background. Contrastive training alone tells
+little of where things are; this tells all of it, and only drawn scenes have it for nothing.
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+
+import numpy as np
+
+from qlora.demo import fonts
+from qlora.demo.draw import placed
+from qlora.demo.grounds import GROUNDS
+from qlora.demo.kinds import KINDS, PAINTS
+from qlora.demo.world import WORD, Scene, Thing
+
+# What a cell may show: a kind, a word, or a background by the way it is spoken of.
+SHOWN = (*KINDS, WORD, *dict.fromkeys(ground.said for ground in GROUNDS.values()))
+COLOURS = ("", *PAINTS)
+LETTERS = string.ascii_letters
+# No letter is asked for here (the value that torch's cross entropy leaves out).
+NONE = -100
+
+_SHOWN = {name: number for number, name in enumerate(SHOWN)}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One entry for each cell, row by row.
+
+    Attributes:
+        shown: index into `SHOWN`.
+        colour: index into `COLOURS`; `NONE` for the background.
+        letter: index into `LETTERS`; `NONE` outside of words.
+        box: from the cell's centre to the thing's left, top, right and bottom, in sides of the
+            picture; zeros for the background.
+    """
+
+    shown: np.ndarray
+    colour: np.ndarray
+    letter: np.ndarray
+    box: np.ndarray
+
+    @property
+    def things(self) -> np.ndarray:
+        """Whether a cell shows a thing."""
+        return self.colour != NONE
+
+
+def cells(scene: Scene, side: int, grid: int) -> Cells:
+    """The truth of a scene that is drawn with `side` pixels.
+
+    Returns:
+        Arrays `[grid * grid]`, `box` `[grid * grid, 4]`.
+    """
+    centres = (np.arange(grid) + 0.5) * (side / grid)
+    shown = np.full((grid, grid), _SHOWN[GROUNDS[scene.ground].said])
+    colour, letter = np.full((grid, grid), NONE), np.full((grid, grid), NONE)
+    box = np.zeros((grid, grid, 4), np.float32)
+    for thing in scene.things:
+        drawn, (left, top) = placed(thing, side)
+        rows = np.flatnonzero((centres >= top) & (centres < top + drawn.height))
+        columns = np.flatnonzero((centres >= left) & (centres < left + drawn.width))
+        at = np.ix_(rows, columns)
+        shown[at] = _SHOWN[thing.kind]
+        colour[at] = COLOURS.index(thing.colour)
+        edges = np.array((left, top, left + drawn.width, top + drawn.height))
+        x, y = centres[columns][None, :], centres[rows][:, None]
+        offsets = [(edge - m) / side for edge, m in zip(edges, (x, y, x, y), strict=True)]
+        box[at] = np.stack(np.broadcast_arrays(*offsets), axis=-1)
+        if thing.kind == WORD:
+            along = (centres[columns] - left) / drawn.width
+            letter[at] = [LETTERS.index(one) for one in _letters(thing, along)]
+    return Cells(shown.ravel(), colour.ravel(), letter.ravel(), box.reshape(-1, 4))
+
+
+def _letters(word: Thing, along: np.ndarray) -> list[str]:
+    """The letters at some parts of a word's width; a slight rotation does not matter."""
+    font = fonts.letters(word.font, 64)
+    ends = np.array([font.getlength(word.text[: i + 1]) for i in range(len(word.text))])
+    return [word.text[i] for i in np.searchsorted(ends[:-1] / ends[-1], along, side="right")]

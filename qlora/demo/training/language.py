@@ -1,0 +1,125 @@
+"""The demo's tokenizer and LLaMA, trained on text that has no pictures.
+
+Contract: `python -m qlora.demo.training.language FOLDER` leaves `llama/` in FOLDER as Hugging Face
+has it: `tokenizer.model`, `config.json`, `model.safetensors`. With `--tokenizer` only the first.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from functools import cached_property
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lite.commands.common import entry_point
+from lite.template import MMGPT
+from qlora.demo.corpus import document, documents
+from qlora.demo.training.loop import Plan, train
+from qlora.demo.training.sizes import LLAMA, VOCABULARY
+from qlora.files import replacing
+
+# Texts that the tokenizer is made from; many more tell it nothing new.
+TOKENIZER_TEXTS = 20000
+ROW = 256
+# More texts than fill a row.
+TEXTS_PER_ROW = 48
+
+
+def write_tokenizer(path: Path, seed: int = 0) -> None:
+    """SentencePiece BPE with byte fallback, as LLaMA's.
+
+    Words in quotes are left out: they are drawn in pictures, and are read letter by letter where
+    no piece is longer.
+    """
+    texts = [re.sub(r'"[^"]*"', '""', text) for text in documents(TOKENIZER_TEXTS, seed)]
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter([*texts, *(MMGPT.system, *MMGPT.stops) * 50]),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=VOCABULARY,
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        split_digits=True,
+        num_threads=1,
+        minloglevel=2,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_bytes(model.getvalue())
+
+
+class Rows(torch.utils.data.Dataset[np.ndarray]):
+    """Row number i: `ROW` + 1 ids of the corpus, each text between its marks."""
+
+    def __init__(self, tokenizer: Path, seed: int = 0) -> None:
+        self.tokenizer, self.seed = tokenizer, seed
+
+    @cached_property
+    def pieces(self) -> SentencePieceProcessor:
+        return SentencePieceProcessor(str(self.tokenizer))
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        ids: list[int] = []
+        first = number * TEXTS_PER_ROW
+        while len(ids) <= ROW:
+            text = self.pieces.encode(document(first, self.seed))
+            ids += [self.pieces.bos_id(), *text, self.pieces.eos_id()]
+            first += 1
+        return np.array(ids[: ROW + 1])
+
+
+def collate(rows: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(rows))
+
+
+def llama_config() -> LlamaConfig:
+    return LlamaConfig(**LLAMA, hidden_act="silu", architectures=["LlamaForCausalLM"])
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--tokenizer", is_flag=True, help="Make the tokenizer and stop.")
+@click.option("--steps", default=4000, show_default=True)
+@click.option("--batch", default=16, show_default=True, help=f"Rows of {ROW} tokens in a step.")
+@click.option("--rate", default=3e-3, show_default=True, help="Highest learning rate.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--workers", default=1, show_default=True, help="Processes that write texts.")
+def command(
+    folder: Path, tokenizer: bool, steps: int, batch: int, rate: float, seed: int, workers: int
+) -> None:
+    """Train tokenizer and LLaMA into FOLDER, going on where it was."""
+    path = folder / "llama" / "tokenizer.model"
+    if not path.exists():
+        write_tokenizer(path, seed)
+    if tokenizer:
+        return
+    torch.manual_seed(seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = LlamaForCausalLM(llama_config()).to(device)
+
+    def loss_of(rows: Tensor) -> tuple[Tensor, dict[str, float], int]:
+        rows = rows.to(device)
+        logits = model(rows[:, :-1], use_cache=False).logits.float()
+        loss = cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+        return loss, {}, logits.shape[0] * logits.shape[1]
+
+    plan = Plan(folder / "language", steps, batch, rate, workers=workers)
+    train(plan, model, Rows(path, seed), collate, loss_of, lambda name: ".layers." in name)
+    model.cpu().save_pretrained(folder / "llama")
+
+
+main = entry_point(command)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Scenes to look at, one for each number.
+
+Contract: `scene(number)` is a pure function. Some scenes are those of captions, the others those
+that the skills ask about, so that what is seen in training is what will be asked.
+"""
+
+from __future__ import annotations
+
+import random
+
+from qlora.demo.data import captioned
+from qlora.demo.questions import example
+from qlora.demo.world import Scene
+
+# What the others are drawn for; letters take longest to learn.
+ASKED = ("count", "count", "place", "presence", *["reading"] * 4, "dialogue", "pairs")
+CAPTIONED = 0.4
+
+
+def scene(number: int, split: str = "train", seed: int = 0) -> Scene:
+    """The scene of a number."""
+    chance = random.Random(f"{seed}/scenes/{split}/{number}")
+    if chance.random() < CAPTIONED:
+        return captioned(split, number, seed)[0]
+    return chance.choice(example(chance.choice(ASKED), split, number, seed).scenes)

@@ -1,0 +1,238 @@
+"""The demo's CLIP, trained by open_clip's contrastive loss and by the truth of each patch.
+
+Contract: `python -m qlora.demo.training.tower FOLDER` leaves `clip.json` and `clip.safetensors` in
+FOLDER, in open_clip's layout (the stem beside it), and `clip-scores.json`. Needs the tokenizer that
+`qlora.demo.training.language` makes.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import open_clip
+import torch
+from safetensors.torch import save_file
+from sentencepiece import SentencePieceProcessor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from lite.commands.common import entry_point, say
+from qlora.checkpoints.clip_visual import STEM, conv_stem
+from qlora.demo.draw import draw
+from qlora.demo.kinds import a, of_category
+from qlora.demo.looking import caption_of
+from qlora.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, Cells, cells
+from qlora.demo.training.loop import Plan, train
+from qlora.demo.training.scenes import scene
+from qlora.demo.training.sizes import CLIP, SIDE
+from qlora.files import replacing
+
+MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+# Of the loss: contrast of pictures and captions, and what each cell shows.
+CONTRAST, SHOW, COLOUR, LETTER, BOX = 0.3, 1.0, 0.4, 1.5, 2.0
+# What a cell of background counts, beside one of a thing.
+GROUND = 0.2
+
+
+class Teaching(nn.Module):
+    """A CLIP, and heads that say what each patch token shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clip = open_clip.CLIP(**_open_clip_config())
+        vision = CLIP["vision_cfg"]
+        width = vision["width"]
+        self.clip.visual.conv1 = conv_stem(vision[STEM], width, normed=True)
+        self.clip.visual.conv1.to(memory_format=torch.channels_last)
+        self.norm = nn.LayerNorm(width)
+        self.heads = nn.Linear(width, len(SHOWN) + len(COLOURS) + len(LETTERS) + 4)
+
+    def forward(self, pixels: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of pictures and texts `[n, D]`, and what the heads say `[n, cells, ...]`."""
+        visual = self.clip.visual
+        tokens = visual.forward_intermediates(
+            pixels, indices=1, normalize_intermediates=False, output_fmt="NLC"
+        )
+        patches = tokens["image_intermediates"][-1]
+        images = normalize(tokens["image_features"].float(), dim=-1)
+        return images, self.clip.encode_text(texts, normalize=True), self.heads(self.norm(patches))
+
+
+class Pictures(torch.utils.data.Dataset[tuple[np.ndarray, list[int], Cells]]):
+    """Picture number i, the ids of a caption, and the truth of its cells."""
+
+    def __init__(self, tokenizer: Path, split: str = "train", seed: int = 0) -> None:
+        self.tokenizer, self.split, self.seed = tokenizer, split, seed
+        self._pieces: SentencePieceProcessor | None = None
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, list[int], Cells]:
+        found = scene(number, self.split, self.seed)
+        text = caption_of(found, random.Random(number), detail=number % 2 == 0)
+        return np.asarray(draw(found, SIDE)), self.ids(text), cells(found, SIDE, grid())
+
+    def ids(self, text: str) -> list[int]:
+        """A text as open_clip's text tower takes it: the end mark has the highest id."""
+        self._pieces = self._pieces or SentencePieceProcessor(str(self.tokenizer))
+        limit = CLIP["text_cfg"]["context_length"] - 1
+        return [*self._pieces.encode(text)[:limit], CLIP["text_cfg"]["vocab_size"] - 1]
+
+
+def grid() -> int:
+    """Patch tokens along a side."""
+    return SIDE // CLIP["vision_cfg"]["patch_size"]
+
+
+def pixels_of(pictures: list[np.ndarray]) -> Tensor:
+    """`[n, 3, S, S]`, normalised as CLIP's are."""
+    stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    return ((stacked - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def collate(examples: list[tuple[np.ndarray, list[int], Cells]]) -> dict[str, Tensor]:
+    pictures, texts, truth = zip(*examples, strict=True)
+    length = CLIP["text_cfg"]["context_length"]
+    ids = [text + [0] * (length - len(text)) for text in texts]
+    fields = ("shown", "colour", "letter", "box")
+    stacked = {f: torch.from_numpy(np.stack([getattr(t, f) for t in truth])) for f in fields}
+    return {"pixels": pixels_of(list(pictures)), "texts": torch.tensor(ids), **stacked}
+
+
+class Loss:
+    """Contrastive loss, and cross entropy of what the cells show."""
+
+    def __init__(self, model: Teaching, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self.contrast = open_clip.ClipLoss()
+
+    def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        images, texts, said = self.model(batch["pixels"], batch["texts"])
+        scale = self.model.clip.logit_scale.exp().clamp(max=100)
+        contrast = self.contrast(images, texts.float(), scale)
+        shown, colour, letter, box = parts(said.float())
+        things = batch["colour"] != NONE
+        weight = torch.where(things, 1.0, GROUND)
+        each = cross_entropy(shown.flatten(0, 1), batch["shown"].flatten(), reduction="none")
+        show = (each.view_as(weight) * weight).sum() / weight.sum()
+        hue = cross_entropy(colour[things], batch["colour"][things])
+        read = cross_entropy(letter.flatten(0, 1), batch["letter"].flatten())
+        near = (box - batch["box"]).abs()[things].mean()
+        loss = CONTRAST * contrast + SHOW * show + COLOUR * hue + LETTER * read + BOX * near
+        right = (shown.argmax(-1) == batch["shown"])[things].float().mean()
+        values = {"contrast": contrast, "shown": show, "colour": hue, "letter": read, "box": near}
+        logged = {name: value.item() for name, value in values.items()}
+        return loss, {**logged, "right": right.item()}, said.shape[0] * said.shape[1]
+
+
+def parts(said: Tensor) -> tuple[Tensor, ...]:
+    """The heads' output, by what it is about."""
+    return said.split((len(SHOWN), len(COLOURS), len(LETTERS), 4), dim=-1)
+
+
+def _open_clip_config() -> dict[str, Any]:
+    vision = {key: value for key, value in CLIP["vision_cfg"].items() if key != STEM}
+    return {**CLIP, "vision_cfg": vision}
+
+
+def write_clip(model: Teaching, folder: Path) -> None:
+    """`clip.json` and `clip.safetensors`, batch norms folded into the stem's convolutions."""
+    tensors = {n: v for n, v in model.clip.state_dict().items() if ".conv1." not in n}
+    stem = folded(model.clip.visual.conv1)
+    tensors |= {f"visual.conv1.{name}": value for name, value in stem.state_dict().items()}
+    with replacing(folder / "clip.safetensors") as path:
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path
+        )
+    with replacing(folder / "clip.json") as path:
+        path.write_text(json.dumps(CLIP, indent=1))
+
+
+def folded(stem: nn.Sequential) -> nn.Sequential:
+    """The same stem for inference: each batch norm in the convolution before it."""
+    modules: list[nn.Module] = []
+    for module in stem:
+        if isinstance(module, nn.BatchNorm2d):
+            before = modules.pop()
+            assert isinstance(before, nn.Conv2d)
+            module = torch.nn.utils.fuse_conv_bn_eval(before.eval(), module.eval())
+        modules.append(module)
+    return nn.Sequential(*modules)
+
+
+@torch.no_grad()
+def scores(model: Teaching, pictures: Pictures, count: int = 1024) -> dict[str, float]:
+    """How often the validation split's cells, captions and kinds are told right.
+
+    Returns:
+        `cells`, `letters`: part of the cells of things and words; `retrieval`: the right caption
+        among 128; `zero_shot`: the right one of all kinds, by "a dog", where one thing is shown.
+    """
+    model.eval()
+    right: dict[str, list[float]] = {"cells": [], "letters": [], "retrieval": [], "zero_shot": []}
+    kinds = of_category()
+    names = torch.tensor(
+        collate_texts(pictures, [f"The picture shows {a(k.name)}." for k in kinds])
+    )
+    classes = model.clip.encode_text(names, normalize=True)
+    for batch in _chunks(pictures, count):
+        images, texts, said = model(batch["pixels"], batch["texts"])
+        shown, _, letter, _ = parts(said)
+        things, words = batch["colour"] != NONE, batch["letter"] != NONE
+        right["cells"] += (shown.argmax(-1) == batch["shown"])[things].float().tolist()
+        right["letters"] += (letter.argmax(-1) == batch["letter"])[words].float().tolist()
+        found = (images @ texts.T).argmax(-1)
+        right["retrieval"] += (found == torch.arange(len(images))).float().tolist()
+        named = (images @ classes.T).argmax(-1)
+        for one, truth in zip(named.tolist(), batch["shown"], strict=True):
+            there = {SHOWN[i] for i in truth.tolist()} & {k.name for k in kinds}
+            if len(there) == 1:
+                right["zero_shot"].append(float(kinds[one].name in there))
+    return {name: sum(values) / max(1, len(values)) for name, values in right.items()}
+
+
+def collate_texts(pictures: Pictures, texts: list[str]) -> list[list[int]]:
+    length = CLIP["text_cfg"]["context_length"]
+    ids = [pictures.ids(text) for text in texts]
+    return [one + [0] * (length - len(one)) for one in ids]
+
+
+def _chunks(pictures: Pictures, count: int, size: int = 128) -> Iterator[dict[str, Tensor]]:
+    for start in range(0, count, size):
+        yield collate([pictures[i] for i in range(start, start + size)])
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--steps", default=4000, show_default=True)
+@click.option("--batch", default=64, show_default=True, help="Pictures in a step.")
+@click.option("--rate", default=2e-3, show_default=True, help="Highest learning rate.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--workers", default=1, show_default=True, help="Processes that draw.")
+def command(folder: Path, steps: int, batch: int, rate: float, seed: int, workers: int) -> None:
+    """Train the vision tower into FOLDER, going on where it was."""
+    torch.manual_seed(seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = Teaching().to(device)
+    tokenizer = folder / "llama" / "tokenizer.model"
+    plan = Plan(folder / "tower", steps, batch, rate, workers=workers)
+    pictures = Pictures(tokenizer, seed=seed)
+    train(plan, model, pictures, collate, Loss(model, device), lambda name: ".resblocks." in name)
+    model.cpu()
+    write_clip(model, folder)
+    found = scores(model, Pictures(tokenizer, "validation", seed))
+    with replacing(folder / "clip-scores.json") as path:
+        path.write_text(json.dumps(found, indent=1))
+    say("  ".join(f"{name} {value:.1%}" for name, value in found.items()))
+
+
+main = entry_point(command)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The demo's own training stages: what they teach is true, and a cut run ends as an uncut one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from qlora.demo.draw import placed
+from qlora.demo.fonts import FONTS, installed
+from qlora.demo.kinds import Look
+from qlora.demo.training import alignment, language, loop, tower
+from qlora.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, cells
+from qlora.demo.training.scenes import scene
+from qlora.demo.training.telling import telling
+from qlora.demo.world import WORD, Scene, Thing
+from qlora.model import Flamingo
+
+needs_fonts = pytest.mark.skipif(
+    any(installed(file) is None for file in FONTS.values())
+    or installed("NotoColorEmoji.ttf") is None,
+    reason="the fonts that scenes are drawn with are not installed",
+)
+CIRCLE = Thing(Look("circle", colour="red"), (0.0, 0.0, 0.5, 0.5))
+OPEN = Thing(Look(WORD, colour="blue"), (0.1, 0.6, 0.9, 0.85), text="Open", font="sans")
+SCENE = Scene((CIRCLE, OPEN), "white")
+
+
+@needs_fonts
+def test_cells_tell_what_is_drawn_where() -> None:
+    truth = cells(SCENE, side=112, grid=14)
+    shown = truth.shown.reshape(14, 14)
+    assert SHOWN[shown[3, 3]] == "circle" and COLOURS[truth.colour.reshape(14, 14)[3, 3]] == "red"
+    assert SHOWN[shown[3, 10]] == "a white background"
+    assert truth.box.reshape(14, 14, 4)[3, 3] == pytest.approx((-0.25, -0.25, 0.25, 0.25), abs=0.02)
+    drawn, (left, top) = placed(OPEN, 112)
+    row = truth.letter.reshape(14, 14)[int((top + drawn.height / 2) / 8)]
+    assert "".join(dict.fromkeys(LETTERS[i] for i in row if i != NONE)) == "Open"
+
+
+@needs_fonts
+def test_every_thing_of_many_scenes_has_cells_of_its_own() -> None:
+    for number in range(60):
+        found = scene(number)
+        truth = cells(found, 112, 14)
+        there = {SHOWN[i] for i in truth.shown[truth.things]}
+        assert there == {thing.kind for thing in found.things}
+        assert not set(truth.letter[~truth.things]) - {NONE}
+
+
+def test_what_is_told_of_a_picture_is_of_the_training_split_and_repeats() -> None:
+    assert telling(5) == telling(5) != telling(6)
+    two = [number for number in range(80) if len(telling(number)[0]) == 2]
+    assert two and all("second picture" in telling(number)[1][0] for number in two)
+
+
+class Line(nn.Module):
+    """Fits a line, with a matrix for Muon."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+
+    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, float], int]:
+        return (self.layers(batch) - batch).square().mean(), {}, len(batch)
+
+
+class Numbers(torch.utils.data.Dataset[torch.Tensor]):
+    def __getitem__(self, number: int) -> torch.Tensor:
+        return torch.randn(8, generator=torch.Generator().manual_seed(number))
+
+
+def fit(folder: Path, stop_after: int = 10**9) -> dict[str, torch.Tensor]:
+    model, plan = Line(), loop.Plan(folder, steps=12, batch=4, rate=1e-2, save_every=3, workers=0)
+    seen = 0
+
+    def loss_of(batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, float], int]:
+        nonlocal seen
+        seen += 1
+        if seen > stop_after:
+            raise KeyboardInterrupt
+        return model(batch)
+
+    loop.train(plan, model, Numbers(), torch.stack, loss_of, lambda name: "layers" in name)
+    return model.state_dict()
+
+
+def test_a_stage_that_was_cut_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "cut", stop_after=8)
+    resumed = fit(tmp_path / "cut")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "cut")]
+    assert logs[0] == logs[1] and len(logs[0].splitlines()) == 12
+
+
+def test_the_rate_rises_stays_and_falls_to_almost_nothing() -> None:
+    plan = loop.Plan(Path(), steps=1000, batch=1, rate=1.0)
+    rates = [loop.rate_at(step, plan) for step in range(1000)]
+    assert rates[0] < 0.1 and rates[100] == rates[400] == 1.0 and rates[-1] < 0.01
+    assert rates[500:] == sorted(rates[500:], reverse=True)
+
+
+@needs_fonts
+@pytest.mark.slow
+def test_the_stages_fit_together(tmp_path: Path) -> None:
+    """Two steps of each, and what they leave is a model that the readers accept."""
+    for stage in (language, tower, alignment):
+        stage.command.main(
+            [str(tmp_path), "--steps", "2", "--batch", "4", "--workers", "0"],
+            standalone_mode=False,
+        )
+    model = Flamingo.from_checkpoints(
+        llama=tmp_path / "llama",
+        clip_config=tmp_path / "clip.json",
+        clip=tmp_path / "clip.safetensors",
+        flamingo=tmp_path / "flamingo.safetensors",
+        attend="preceding",
+    )
+    words = load_file(tmp_path / "llama" / "model.safetensors")["model.embed_tokens.weight"]
+    own = model.get_parameter(alignment.EMBEDDING)
+    assert torch.equal(own[: len(words)], words), "the frozen LLaMA's words have moved"
+    row = alignment.Tellings(tmp_path / "llama" / "tokenizer.model")[0]
+    ids = torch.from_numpy(row.ids[: int(np.argmax(row.positions[1:] == 0)) + 1])
+    logits = model(ids, tower.pixels_of(row.pictures))
+    assert logits.shape == (len(ids), language.VOCABULARY) and bool(logits.isfinite().all())
+
+
+@needs_fonts
+def test_the_stem_for_inference_equals_the_trained_one() -> None:
+    torch.manual_seed(0)
+    model = tower.Teaching()
+    pixels = tower.pixels_of([np.asarray(tower.draw(SCENE, tower.SIDE))] * 4)
+    model.train()
+    model.clip.visual.conv1(pixels + torch.randn(pixels.shape))  # moves the batch norms
+    model.eval()
+    expected = model.clip.visual.conv1(pixels)
+    folded = tower.folded(model.clip.visual.conv1)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded)
+    torch.testing.assert_close(folded(pixels), expected, atol=1e-5, rtol=1e-5)
