@@ -60,6 +60,8 @@ def expected_of(model: Any, ids: np.ndarray, pixels: torch.Tensor | None) -> np.
 
 @torch.no_grad()
 def logits_of(weights: FlamingoWeights, ids: np.ndarray, pixels: torch.Tensor | None) -> np.ndarray:
+    # The original layout gives `<image>` no id of the vocabulary.
+    ids = np.where(ids == IMAGE, weights.special_ids["<image>"], ids)
     return Flamingo.of(weights)(torch.from_numpy(ids), pixels).numpy()
 
 
