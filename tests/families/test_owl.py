@@ -166,6 +166,48 @@ def test_a_part_of_an_image_is_refused(bundle: Any) -> None:
         lite.load(bundle("fp32")).score(ids, [FOLDER / "images" / "0.png"])
 
 
+def _adapter(folder: Path, module: str, hidden: int = 64) -> dict[str, torch.Tensor]:
+    """A LoRA as mPLUG-Owl's training saves it, on one linear layer."""
+    folder.mkdir()
+    settings = {"peft_type": "LORA", "r": 8, "lora_alpha": 32, "target_modules": "q_proj"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    draw = torch.Generator().manual_seed(0)
+    sides = {
+        "A": torch.randn(8, hidden, generator=draw) * 0.1,
+        "B": torch.randn(hidden, 8, generator=draw) * 0.1,
+    }
+    key = f"base_model.model.{module}.lora_"
+    torch.save(
+        {f"{key}{side}.weight": t for side, t in sides.items()}, folder / "adapter_model.bin"
+    )
+    return sides
+
+
+def test_the_published_lora_is_merged(tmp_path: Path) -> None:
+    module = "language_model.model.layers.1.self_attn.q_proj"
+    sides = _adapter(tmp_path / "lora", module)
+    merged = read_model(FOLDER, tmp_path / "lora").tensors
+    name = "lang_encoder.model.layers.1.decoder_layer.self_attn.q_proj.weight"
+    expected = weights().base[name] + 32 / 8 * sides["B"] @ sides["A"]
+    assert torch.allclose(merged[name], expected)
+
+
+@pytest.mark.parametrize(
+    ("module", "hidden"),
+    [
+        ("vision_model.encoder.layers.0.self_attn.dense", 64),
+        ("language_model.model.layers.9.self_attn.q_proj", 64),
+        ("language_model.model.layers.1.self_attn.q_proj", 32),
+    ],
+    ids=["tower", "more layers", "another width"],
+)
+def test_a_lora_of_another_base_is_refused(tmp_path: Path, module: str, hidden: int) -> None:
+    _adapter(tmp_path / "lora", module, hidden)
+    with pytest.raises(BadInput) as error:
+        read_model(FOLDER, tmp_path / "lora")
+    check_one_sentence(error, module.split(".")[-1])
+
+
 def _damaged(tmp_path: Path, change: Any) -> Path:
     folder = tmp_path / "owl"
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.npz", "images"))
