@@ -20,9 +20,10 @@ from transformers import LlamaConfig
 
 from lite.attend import FOLLOWING
 from lite.images import Preprocessing
+from lite.template import MMGPT
 from qlora.checkpoints import TensorSource, TokenizerFiles
 from qlora.model import Flamingo
-from qlora.model.config import FlamingoConfig
+from qlora.model.config import Encoder, Gated, ModelConfig, Perceiver
 from qlora.model.weights import ADDED_TOKENS, FlamingoWeights
 
 # Values in the pool: more than the largest norm or embedding row repeats in, and odd, so that the
@@ -41,8 +42,9 @@ def _config(
     vision_width: int,
     vision_layers: int,
     image_size: int,
-) -> FlamingoConfig:
-    return FlamingoConfig(
+) -> ModelConfig:
+    return ModelConfig(
+        family="mmgpt",
         llama=LlamaConfig(
             hidden_size=hidden,
             num_hidden_layers=layers,
@@ -54,33 +56,32 @@ def _config(
             rms_norm_eps=1e-6,
             tie_word_embeddings=False,
         ),
-        clip={
-            "embed_dim": 64,
-            "quick_gelu": True,
-            "vision_cfg": {
-                "image_size": image_size,
-                "layers": vision_layers,
-                "width": vision_width,
-                "head_width": 64,
-                "patch_size": 14,
-            },
-            "text_cfg": {
-                "context_length": 8,
-                "vocab_size": 16,
-                "width": 32,
-                "heads": 2,
-                "layers": 1,
-            },
-        },
+        encoder=Encoder(
+            {
+                "embed_dim": 64,
+                "quick_gelu": True,
+                "vision_cfg": {
+                    "image_size": image_size,
+                    "layers": vision_layers,
+                    "width": vision_width,
+                    "head_width": 64,
+                    "patch_size": 14,
+                },
+                "text_cfg": {
+                    "context_length": 8,
+                    "vocab_size": 16,
+                    "width": 32,
+                    "heads": 2,
+                    "layers": 1,
+                },
+            }
+        ),
+        connector=Perceiver(width=vision_width, latents=64, depth=6, heads=8),
+        injection=Gated(tuple(range(interval - 1, layers, interval)), 8),
+        attend=FOLLOWING,
         preprocessing=Preprocessing(image_size),
         embedding_rows=vocabulary + len(ADDED_TOKENS),
-        gated_layers=tuple(range(interval - 1, layers, interval)),
-        dim_visual=vision_width,
-        latents=64,
-        resampler_depth=6,
-        resampler_heads=8,
-        gated_heads=8,
-        attend=FOLLOWING,
+        template=MMGPT.name,
     )
 
 

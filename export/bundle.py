@@ -23,9 +23,7 @@ from lite.bundle import Bundle, file_record
 from lite.errors import BadInput
 from lite.manifest import DECODER, MANIFEST, TOKENIZER, VISION, Manifest, Sizes
 from qlora.model import FlamingoWeights
-from qlora.model.config import DIM_HEAD, FlamingoConfig
-
-TEMPLATE = "mmgpt"
+from qlora.model.config import DIM_HEAD, ModelConfig
 
 
 def write_bundle(
@@ -90,15 +88,19 @@ def make_manifest(weights: FlamingoWeights, folder: Path, precision: Precision) 
     return Manifest(
         sizes=sizes(weights.config, weights.parameters),
         attend=weights.config.attend,
-        template=TEMPLATE,
+        template=weights.config.template,
         special_ids={"<s>": tokenizer.bos, "</s>": tokenizer.eos, **weights.special_ids},
         preprocessing=weights.config.preprocessing,
         precision={"vision": precision.vision.name, "decoder": precision.name},
         files={p.name: file_record(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST},
+        family=weights.config.family,
+        encoder=weights.config.encoder.name,
+        connector=weights.config.connector.name,
+        injection=weights.config.injection.name,
     )
 
 
-def sizes(config: FlamingoConfig, parameters: int) -> Sizes:
+def sizes(config: ModelConfig, parameters: int) -> Sizes:
     """What the runtime must know of a model."""
     llama = config.llama
     return Sizes(
@@ -107,10 +109,10 @@ def sizes(config: FlamingoConfig, parameters: int) -> Sizes:
         head_dim=padded_head_dim(llama.head_dim),
         context=llama.max_position_embeddings,
         vocab=llama.vocab_size,
-        blocks=len(config.gated_layers),
-        visual_heads=config.gated_heads,
+        blocks=len(config.injection.layers),
+        visual_heads=config.injection.heads,
         latents=config.latents,
-        visual_head_dim=DIM_HEAD,
+        visual_head_dim=DIM_HEAD if config.injection.layers else config.dim_visual,
         parameters=parameters,
     )
 

@@ -3,9 +3,12 @@
 Contract: one graph serves prefill, decode and scoring, with and without images. Inputs:
 
     input_ids       int64 [1, T]
-    image_index     int32 [1, T]      the image each token sees, counted in visual_memory; 0 = none
-    conditioned     bool  []          the conversation has an image: the gated blocks run
-    visual_memory   float [blocks, 2, heads, N * L, d]   only images that some token here sees
+    image_index     int32 [1, T]      0 where a token sees no image, else counted in visual_memory:
+                                      of gated blocks the image, of spliced tokens the visual token
+    conditioned     bool  []          the conversation has an image: the gated blocks run; a graph
+                                      without gated blocks has no such input
+    visual_memory   float             only images that some token here sees: of gated blocks
+                                      [blocks, 2, heads, N * L, d], of spliced tokens [N * L, D]
     past_length     int32 [1]         tokens already in the KV cache
     logits_from     int64 [1]         first position of input_ids whose logits are wanted
     past.{i}.key/value   float [1, kv_heads, capacity, head_dim]
@@ -23,7 +26,7 @@ import onnx_ir as ir
 from export.graph import BOOL, CONTRIB, FLOAT, INT32, INT64, Graph
 from export.vision_graph import EPSILON
 from qlora.checkpoints import TensorSource
-from qlora.model.config import DIM_HEAD, FlamingoConfig
+from qlora.model.config import DIM_HEAD, ModelConfig
 
 # ONNX Runtime's GroupQueryAttention rotates heads of a multiple of 16 only.
 HEAD_MULTIPLE = 16
@@ -57,7 +60,7 @@ def pad_heads(weight: np.ndarray, heads: int, halves: bool) -> np.ndarray:
     return np.pad(shaped, ((0, 0), (0, 0), (0, extra), (0, 0))).reshape(-1, columns)
 
 
-def rotary_tables(config: FlamingoConfig) -> tuple[np.ndarray, np.ndarray]:
+def rotary_tables(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     """cos and sin of every position's angles, `[context, padded_head_dim / 2]` each.
 
     RoFormer (arXiv 2104.09864) as in transformers' `LlamaRotaryEmbedding`: angles in float32.
@@ -76,7 +79,7 @@ def rotary_tables(config: FlamingoConfig) -> tuple[np.ndarray, np.ndarray]:
 class DecoderGraph:
     """Writes the decoder graph of one model, layer by layer."""
 
-    def __init__(self, graph: Graph, config: FlamingoConfig, weights: TensorSource) -> None:
+    def __init__(self, graph: Graph, config: ModelConfig, weights: TensorSource) -> None:
         self.g = graph
         self.config = config
         self.llama = config.llama
@@ -87,15 +90,17 @@ class DecoderGraph:
         g, c, llama = self.g, self.config, self.llama
         ids = g.input("input_ids", INT64, [1, "T"])
         self.image_index = g.input("image_index", INT32, [1, "T"])
-        self.conditioned = g.input("conditioned", BOOL, [])
-        shape: list[int | str] = [len(c.gated_layers), 2, c.gated_heads, "N_L", DIM_HEAD]
+        gated, shape = c.injection.layers, ["N_L", llama.hidden_size]
+        if gated:
+            self.conditioned = g.input("conditioned", BOOL, [])
+            shape = [len(gated), 2, c.injection.heads, "N_L", DIM_HEAD]
         self.memory = g.input("visual_memory", FLOAT, shape)
         self.past_length = g.input("past_length", INT32, [1])
         logits_from = g.input("logits_from", INT64, [1])
         self._prepare(ids)
-        x, delta = self._embed(ids), None
+        x, delta = self._embed(ids) if gated else self._spliced(ids), None
         for i in range(llama.num_hidden_layers):
-            if i in c.gated_layers:
+            if i in gated:
                 x, delta = self._gated_block(self._settle(x, delta), i), None
             x, delta = self._decoder_layer(x, delta, i)
         h, _ = self._norm(x, delta, "lang_encoder.model.norm.weight")
@@ -122,9 +127,10 @@ class DecoderGraph:
         zero = g.weight("const.zero", np.array(0, dtype=np.int32))
         sees = g.op("Greater", self.image_index, zero)  # [1, T]
         most = g.op("ReduceMax", self.image_index, keepdims=0)
-        self.attends = g.op("Greater", most, zero)
-        self.row_mask = g.op("Unsqueeze", g.op("Cast", sees, to=int(FLOAT)), g.constant(2))
-        self.bias = self._attention_bias()
+        self.sees, self.attends = sees, g.op("Greater", most, zero)
+        if c.injection.layers:
+            self.row_mask = g.op("Unsqueeze", g.op("Cast", sees, to=int(FLOAT)), g.constant(2))
+            self.bias = self._attention_bias()
 
     def _attention_bias(self) -> ir.Value:
         """`[1, 1, T, N * L]`: 0 where the token may see the image, `BLOCKED` elsewhere."""
@@ -152,6 +158,23 @@ class DecoderGraph:
         # Half the size, and exact for LLaMA's own rows, which were published in fp16.
         rows = self.g.op("Gather", self.g.weight(name, table.astype(np.float16)), ids)
         return self.g.op("Cast", rows, to=int(FLOAT))
+
+    def _spliced(self, ids: ir.Value) -> ir.Value:
+        """Embeddings `[1, T, D]` of text, and visual tokens in the places of `<image>`."""
+        g = self.g
+        # `<image>` has no row of its own.
+        x = self._embed(
+            g.op("Where", self.sees, g.weight("const.first", np.array(0, dtype=np.int64)), ids)
+        )
+
+        def spliced() -> ir.Value:
+            one = g.weight("const.one", np.array([1], dtype=np.int32))
+            floor = g.weight("const.none", np.array([0], dtype=np.int32))
+            rows = g.op("Max", g.op("Sub", self.image_index, one), floor)
+            mask = g.op("Unsqueeze", self.sees, g.constant(2))
+            return g.op("Where", mask, g.op("Gather", self.memory, rows, axis=0), x)
+
+        return g.either(self.attends, spliced, lambda: x)
 
     # residual stream: a layer hands its last addition to the next norm, which fuses the two
 
@@ -231,7 +254,7 @@ class DecoderGraph:
     def _gated_block(self, x: ir.Value, layer: int) -> ir.Value:
         g = self.g
         name = f"lang_encoder.model.layers.{layer}.gated_cross_attn_layer"
-        block = self.config.gated_layers.index(layer)
+        block = self.config.injection.layers.index(layer)
 
         def seeing() -> ir.Value:
             return g.op("Add", x, self._cross_attention(x, name, block))
@@ -262,7 +285,7 @@ class DecoderGraph:
             None,
             self.bias,
             domain=CONTRIB,
-            num_heads=self.config.gated_heads,
+            num_heads=self.config.injection.heads,
         )
         h = g.op("Mul", h, self.row_mask)
         return g.linear(

@@ -17,12 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from export.bundle import TEMPLATE
 from export.merge_base import FP16, NF4, Merge
 from export.probes import Probe, make_probes, stream
 from export.proof import Proof
 from lite.template import template
-from lite.tokenizer import Tokenizer
 from qlora.checkpoints import LoraDelta, TensorSource
 from qlora.model import Flamingo
 
@@ -117,9 +115,8 @@ def measure(merge: Merge) -> Drift:
     for path, delta in weights.lora.deltas.items():
         meters.append(_Meter(path, delta, merge.original))
         model.lang_encoder.get_submodule(path).register_forward_hook(meters[-1])
-    special_ids = {"<s>": weights.tokenizer.bos, "</s>": weights.tokenizer.eos}
-    tokenizer = Tokenizer(weights.tokenizer.tokenizer, {**special_ids, **weights.special_ids})
-    probes = make_probes(tokenizer, template(TEMPLATE), weights.config.preprocessing)
+    text = template(weights.config.template)
+    probes = make_probes(weights.chat_tokenizer(), text, weights.config.preprocessing)
     with torch.no_grad():
         _run(model, [probe for probe in probes if probe.pixels is not None])
     return Drift(merge.into, [layer for meter in meters for layer in meter.found])

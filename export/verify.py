@@ -25,7 +25,7 @@ from export.probes import QUESTIONS, make_probes, probe_pictures, stream
 from export.proof import Proof
 from lite.bundle import Bundle
 from lite.errors import LiteError
-from lite.images import load_image, to_pixels
+from lite.images import PAD, SQUASH, load_image, to_pixels
 from lite.manifest import TOKENIZER
 from lite.model import Model
 from lite.template import template
@@ -96,12 +96,24 @@ def prove(
 
 def _preprocessing(model: Model, weights: FlamingoWeights) -> Proof:
     p = weights.config.preprocessing
-    transform = open_clip.image_transform(p.size, is_train=False, mean=p.mean, std=p.std)
-    worst = max(
-        float(np.abs(to_pixels(load_image(picture), p) - transform(picture).numpy()).max())
-        for picture in probe_pictures()
+    mode = "squash" if p.fit == SQUASH else "shortest"
+    transform = open_clip.image_transform(
+        p.size, is_train=False, mean=p.mean, std=p.std, resize_mode=mode
     )
+    worst = 0.0
+    for picture in probe_pictures():
+        square = _on_a_square(picture, p.mean) if p.fit == PAD else picture
+        difference = to_pixels(load_image(picture), p) - transform(square).numpy()
+        worst = max(worst, float(np.abs(difference).max()))
     return Proof("preprocessing", "open_clip's transform", "max difference", worst, 1e-3)
+
+
+def _on_a_square(picture: Image.Image, mean: Sequence[float]) -> Image.Image:
+    side = max(picture.size)
+    red, green, blue = (int(255 * value) for value in mean)
+    square = Image.new("RGB", (side, side), (red, green, blue))
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square
 
 
 def _token_ids(model: Model, weights: FlamingoWeights) -> list[Proof]:

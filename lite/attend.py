@@ -1,12 +1,15 @@
-"""Which image each token cross-attends: the two attend rules.
+"""Which image each token sees: the attend rules.
 
 Contract: pure functions over token ids; training, export checks and chat all ask here, so the
-rule exists once. Image numbers are 1-based; 0 means that a token sees no image.
+rule exists once. Image numbers are 1-based; 0 means that a token sees no image. Models with gated
+cross-attention follow one of the two `RULES`, those with spliced tokens the third.
 
 `following`  MultiModal-GPT and OpenFlamingo v0 as released (`attend_previous=False`): `<image>`
              sees itself, any other token the image that comes next, and after the last image
              nothing.
 `preceding`  OpenFlamingo v2 and Otter: every token sees the last image at or before it.
+`own`        An image takes several `<image>` tokens, and each is a part of its image; text sees
+             none (it attends to those tokens as to any other).
 """
 
 from __future__ import annotations
@@ -20,23 +23,39 @@ from lite.errors import BadInput
 FOLLOWING = "following"
 PRECEDING = "preceding"
 RULES = (FOLLOWING, PRECEDING)
+OWN = "own"
 
 
-def image_index(ids: Sequence[int] | np.ndarray, image_id: int, rule: str) -> np.ndarray:
-    """The image that each token attends to.
+def image_index(
+    ids: Sequence[int] | np.ndarray, image_id: int, rule: str, places: int = 1
+) -> np.ndarray:
+    """The image that each token attends to, or is a part of.
 
     Args:
         ids: token ids `[T]` of the whole conversation (the rules look both ways).
         image_id: the id of `<image>`.
-        rule: `following` or `preceding`.
+        rule: `following`, `preceding` or `own`.
+        places: `<image>` tokens that stand for one image, under `own`.
 
     Returns:
-        int32 `[T]`: 0 for no image, otherwise j for the j-th `<image>` of `ids`.
+        int32 `[T]`: 0 for no image, otherwise j for the j-th image of `ids`.
+
+    Raises:
+        BadInput: the rule is unknown, or `ids` hold a part of an image only.
 
     Source: `MaskedCrossAttention` of open_flamingo 0.0.2 with `only_attend_immediate_media`.
     """
     is_image = np.asarray(ids) == image_id
     seen = np.cumsum(is_image)
+    if rule == OWN:
+        # Where a run of images ends, the last of them must be complete.
+        ends = is_image & ~np.append(is_image[1:], False)
+        if (seen[ends] % places).any():
+            raise BadInput(
+                f"An image takes {places} <image> tokens of this model, but the prompt holds a "
+                f"part of one; give all of them."
+            )
+        return np.where(is_image, (seen - 1) // places + 1, 0).astype(np.int32)
     if rule == PRECEDING:
         return seen.astype(np.int32)
     if rule != FOLLOWING:

@@ -56,12 +56,13 @@ class Conversation:
         return self._decoder or self.engine.decoder
 
     def prompt(self) -> tuple[list[int], list[VisualMemory]]:
-        """Ids of the whole conversation so far, and an image for each `<image>` in it."""
+        """Ids of the whole conversation so far, and the images in it."""
         ids: list[int] = []
         images: list[VisualMemory] = []
         for exchange in self.exchanges:
             parts: list[Part] = [] if ids else [self.system]
-            parts += self.engine.template.turn(exchange.question, len(exchange.images))
+            images_shown = len(exchange.images)
+            parts += self.engine.template.turn(exchange.question, images_shown, first=not ids)
             ids += self.engine.tokenizer.encode(join(parts), begin=not ids)
             ids += exchange.answer_ids
             images += exchange.images

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnxruntime as ort
 
-from lite.attend import image_index
 from lite.bundle import Bundle
 from lite.errors import BadInput, LiteError
 from lite.kv_cache import CacheState, KVCache
@@ -35,9 +34,10 @@ class Decoder:
         """A decoder with an empty cache; several may share one session, see `open`."""
         self._bundle = bundle
         self._sizes = bundle.manifest.sizes
-        self._image_id = bundle.manifest.special_ids["<image>"]
+        self._injection = bundle.manifest.injected
         self._session = session
         self._check_graph()
+        self._inputs = {end.name for end in session.get_inputs()}
         self._binding = self._session.io_binding()
         self._binding.bind_output("logits")  # first, so that it is the first of the outputs
         self._cache = KVCache(self._sizes)
@@ -78,7 +78,7 @@ class Decoder:
 
         Args:
             ids: the whole sequence.
-            images: one visual memory for each `<image>` in it.
+            images: a visual memory for each image in it, see `lite.injection`.
             progress: called with (tokens done, tokens to do) after each run.
 
         Raises:
@@ -147,13 +147,8 @@ class Decoder:
         rows = max(self._sizes.vocab, 1 + max(self._bundle.manifest.special_ids.values()))
         if ids.min() < 0 or ids.max() >= rows:
             raise BadInput(f"A token id is outside 0 to {rows - 1}; tokenize with this model.")
-        found = int((ids == self._image_id).sum())
-        if found != len(images):
-            raise BadInput(
-                f"The prompt has {found} <image> tokens but {len(images)} images were given; "
-                f"give one image for each <image>."
-            )
-        return ids, image_index(ids, self._image_id, self._bundle.manifest.attend)
+        self._injection.check(ids, len(images))
+        return ids, self._injection.sights(ids)
 
     def _sights_of(self, index: np.ndarray, images: Sequence[VisualMemory]) -> np.ndarray:
         return self._cache.sights_of(index, [image.key for image in images])
@@ -168,13 +163,15 @@ class Decoder:
         every_position: bool,
         progress: Callable[[int, int], None],
     ) -> np.ndarray:
+        offsets = self._injection.offsets(ids)
         rows = []
         for at in range(start, len(ids), PREFILL_CHUNK):
             end = min(at + PREFILL_CHUNK, len(ids))
             # Until the run is done, the cache is right only up to where it starts.
             self._cache.hold(ids[:at], sights[:at])
             first = 0 if every_position else end - at - 1
-            rows.append(self._run(at, ids[at:end], index[at:end], images, first))
+            part = slice(at, end)
+            rows.append(self._run(at, ids[part], index[part], offsets[part], images, first))
             self._cache.hold(ids[:end], sights[:end])
             progress(end - start, len(ids) - start)
         return np.concatenate(rows) if every_position else rows[-1]
@@ -184,15 +181,17 @@ class Decoder:
         past: int,
         ids: np.ndarray,
         index: np.ndarray,
+        offsets: np.ndarray,
         images: Sequence[VisualMemory],
         first: int,
     ) -> np.ndarray:
         """One run of the graph: logits of `ids[first:]`, float32 `[T - first, vocab]`."""
         seen = [int(j) for j in np.unique(index) if j]
-        renumbered = np.searchsorted([0, *seen], index).astype(np.int32)
+        number = np.searchsorted([0, *seen], index)  # in the joined memory, from 1
+        place = np.where(number > 0, (number - 1) * self._injection.places + offsets + 1, 0)
         inputs = {
             "input_ids": ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(ids)[None]),
-            "image_index": ort.OrtValue.ortvalue_from_numpy(renumbered[None]),
+            "image_index": ort.OrtValue.ortvalue_from_numpy(place.astype(np.int32)[None]),
             "conditioned": ort.OrtValue.ortvalue_from_numpy(np.array(bool(images))),
             "past_length": ort.OrtValue.ortvalue_from_numpy(np.array([past], dtype=np.int32)),
             "logits_from": ort.OrtValue.ortvalue_from_numpy(np.array([first], dtype=np.int64)),
@@ -200,7 +199,8 @@ class Decoder:
         }
         binding = self._binding
         for name, value in inputs.items():
-            binding.bind_ortvalue_input(name, value)
+            if name in self._inputs:
+                binding.bind_ortvalue_input(name, value)
         binding.bind_output("logits")
         try:
             self._session.run_with_iobinding(binding)  # `inputs` must live until it returns
@@ -218,12 +218,12 @@ class Decoder:
         return logits
 
     def _memory(self, images: Sequence[VisualMemory]) -> ort.OrtValue:
-        """The memories of `images` side by side: `[blocks, 2, heads, n * latents, d]`."""
+        """The memories of `images` side by side: n * latents where one has latents."""
         keys = tuple(image.key for image in images)
         if self._bound_memory is None or self._bound_memory[0] != keys:
-            blocks, two, heads, _, d = self._sizes.memory_shape
-            nothing = np.zeros((blocks, two, heads, 0, d), dtype=np.float32)
-            joined = np.concatenate([nothing, *(image.array for image in images)], axis=3)
+            *outer, _, d = self._sizes.memory_shape
+            nothing = np.zeros((*outer, 0, d), dtype=np.float32)
+            joined = np.concatenate([nothing, *(image.array for image in images)], axis=-2)
             self._bound_memory = (keys, ort.OrtValue.ortvalue_from_numpy(joined))
         return self._bound_memory[1]
 
@@ -232,11 +232,12 @@ class Decoder:
         s = self._sizes
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
         shapes = {end.name: end.shape for end in ends}
-        memory = [*s.memory_shape[:3], None, s.visual_head_dim]
+        memory = [*s.memory_shape[:-2], None, s.visual_head_dim]
         past = sum(name.startswith("past.") for name in shapes)
         fits = (
             past == 2 * s.layers
             and shapes["past.0.key"][1::2] == [s.kv_heads, s.head_dim]
+            and len(memory) == len(shapes["visual_memory"])
             and all(a in (b, None) for a, b in zip(memory, shapes["visual_memory"], strict=True))
             and shapes["logits"][-1] == s.vocab
             and s.context <= MAX_CONTEXT

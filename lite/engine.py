@@ -32,8 +32,12 @@ class Engine:
         """
         self.bundle = bundle
         self.template = template(bundle.manifest.template)
-        special_ids = bundle.manifest.special_ids
-        self.tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER), special_ids)
+        self.tokenizer = Tokenizer.from_file(
+            bundle.path(TOKENIZER),
+            bundle.manifest.special_ids,
+            places=bundle.manifest.injected.places,
+            strips=self.template.strips,
+        )
         self.vision = VisionEncoder(bundle, device, threads)
         self._decoder_options = (device, threads)
 

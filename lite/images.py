@@ -1,7 +1,8 @@
 """From a picture to the pixels that CLIP sees, and to its name in a cache.
 
-Contract: `to_pixels` repeats open_clip's validation transform without torch, so one copy serves
-training and chat; `digest` names a picture by its content. Pictures come from `load_image`.
+Contract: `to_pixels` repeats the transforms that encoders were trained with (open_clip's, and those
+that keep the whole picture) without torch, so one copy serves training and chat; `digest` names a
+picture by its content. Pictures come from `load_image`.
 """
 
 import hashlib
@@ -35,20 +36,34 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # Above this many pixels the resize of the whole picture is replaced by one of the
 # part that survives the crop: 2048 x 2048 at an aspect of 8, or 224 x 224 at an aspect of 668.
 _MAX_RESIZED = 2**25
+# The same for the square that a picture is padded to: 11585 x 11585.
+_MAX_PADDED = 2**27
+
+CROP, SQUASH, PAD = "crop", "squash", "pad"
+FITS = (CROP, SQUASH, PAD)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes pixels: side of the square crop in pixels, and per RGB channel the
-    mean and standard deviation of values in 0..1. Raises `BadInput` on values no encoder has."""
+    """How a picture becomes pixels. Raises `BadInput` on values no encoder has.
+
+    Attributes:
+        size: side of the square in pixels.
+        mean, std: per RGB channel, of values in 0..1.
+        fit: how a picture becomes a square: `crop` keeps its middle, `squash` all of it without
+            its proportions, `pad` all of it on a square of the mean colour.
+    """
 
     size: int
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
+    fit: str = CROP
 
     def __post_init__(self) -> None:
         if type(self.size) is not int or not 1 <= self.size <= MAX_SIDE:
             raise _bad_preprocessing("size", f"a whole number from 1 to {MAX_SIDE}", self.size)
+        if self.fit not in FITS:
+            raise _bad_preprocessing("fit", f"one of {', '.join(FITS)}", self.fit)
         # A standard deviation below 1e-6 or anything beyond 1e6 would overflow float32 products;
         # NaN fails both comparisons.
         for name, low in (("mean", -1e6), ("std", 1e-6)):
@@ -70,21 +85,29 @@ class Preprocessing:
     @classmethod
     def from_json(cls, data: object) -> "Preprocessing":
         """Read what `to_json` wrote. Raises `BadInput` on missing, unknown or absurd entries: an
-        entry that this version does not know would silently change every pixel."""
-        if not isinstance(data, dict) or set(data) != {"size", "mean", "std"}:
-            raise _bad_preprocessing("object", "size, mean and std and nothing else", data)
+        entry that this version does not know would silently change every pixel. Older bundles,
+        which all crop, do not name the fit."""
+        if not isinstance(data, dict) or {*data} | {"fit"} != {"size", "mean", "std", "fit"}:
+            raise _bad_preprocessing("object", "size, mean, std and fit and nothing else", data)
         mean, std = (tuple(v) if isinstance(v := data[key], list) else v for key in ("mean", "std"))
-        return cls(data["size"], mean, std)
+        return cls(data["size"], mean, std, data.get("fit", CROP))
 
 
 def to_pixels(picture: Picture, preprocessing: Preprocessing) -> np.ndarray:
     """CLIP-normalised pixels, float32 `[3, size, size]`.
 
-    Equals `open_clip.image_transform(size, is_train=False, mean=..., std=...)` on RGB: Pillow's
-    antialiased bicubic resize of the shortest side, torchvision's rounding of the long side and of
-    the crop, division by 255, normalisation in float32. Only where the resized picture would hold
-    more than 2**25 pixels are values computed for the crop alone, within 1/255 of it.
+    A crop equals `open_clip.image_transform(size, is_train=False, mean=..., std=...)` on RGB:
+    Pillow's antialiased bicubic resize of the shortest side, torchvision's rounding of the long
+    side and of the crop, division by 255, normalisation in float32. Only where the resized picture
+    would hold more than 2**25 pixels are values computed for the crop alone, within 1/255 of it.
     """
+    square = _SQUARES[preprocessing.fit](picture, preprocessing)
+    pixels = np.asarray(square, dtype=np.float32) / np.float32(255)  # [size, size, 3]
+    mean, std = (np.array(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
+    return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))  # [3, size, size]
+
+
+def _cropped(picture: Picture, preprocessing: Preprocessing) -> Image.Image:
     size = preprocessing.size
     height, width, _ = picture.rgb.shape
     short = min(height, width)
@@ -94,12 +117,35 @@ def to_pixels(picture: Picture, preprocessing: Preprocessing) -> np.ndarray:
     top, left = round((tall - size) / 2.0), round((wide - size) / 2.0)
     if tall * wide <= _MAX_RESIZED:
         whole = Image.fromarray(picture.rgb).resize((wide, tall), Image.Resampling.BICUBIC)
-        square = whole.crop((left, top, left + size, top + size))
-    else:
-        square = _resize_part(picture.rgb, tall, wide, top, left, size)
-    pixels = np.asarray(square, dtype=np.float32) / np.float32(255)  # [size, size, 3]
-    mean, std = (np.array(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
-    return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))  # [3, size, size]
+        return whole.crop((left, top, left + size, top + size))
+    return _resize_part(picture.rgb, tall, wide, top, left, size)
+
+
+def _squashed(picture: Picture, preprocessing: Preprocessing) -> Image.Image:
+    sides = (preprocessing.size, preprocessing.size)
+    return Image.fromarray(picture.rgb).resize(sides, Image.Resampling.BICUBIC)
+
+
+def _padded(picture: Picture, preprocessing: Preprocessing) -> Image.Image:
+    """As LLaVA's `expand2square` and a resize do it.
+
+    Where the padded picture would be too large to make, only the picture itself is resized, which
+    differs from it where the two meet.
+    """
+    height, width, _ = picture.rgb.shape
+    size, side = preprocessing.size, max(height, width)
+    image = Image.fromarray(picture.rgb)
+    if side * side > _MAX_PADDED:
+        scale = size / side
+        width, height = (max(1, round(x * scale)) for x in (width, height))
+        image, side = image.resize((width, height), Image.Resampling.BICUBIC), size
+    colour = tuple(int(255 * value) for value in preprocessing.mean)
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
+
+
+_SQUARES = {CROP: _cropped, SQUASH: _squashed, PAD: _padded}
 
 
 def digest(picture: Picture) -> str:

@@ -78,11 +78,13 @@ class KVCache:
         """What each token sees, in numbers that mean the same from one call to the next.
 
         Args:
-            index: from `lite.attend.image_index`, `[T]`.
+            index: from `lite.injection.Injection.sights`, `[T]`.
             keys: of the visual memories that it numbers from 1.
         """
         if not keys:
-            return np.full(index.shape, TEXT_ONLY, dtype=np.int64)
+            # Without gated blocks there is nothing to skip: text is computed as it always is.
+            alone = TEXT_ONLY if self._sizes.blocks else NO_IMAGE
+            return np.full(index.shape, alone, dtype=np.int64)
         if len(self._numbers) > MAX_NUMBERS:
             held = {*self.sights.tolist()}
             self._numbers = {key: n for key, n in self._numbers.items() if n in held}

@@ -15,6 +15,7 @@ from typing import Any
 from lite import attend
 from lite.errors import BadInput
 from lite.images import Preprocessing
+from lite.injection import GATED, INJECTIONS, Injection
 
 FORMAT = "mmgpt-lite bundle"
 VERSION = 1
@@ -33,8 +34,10 @@ class Sizes:
         layers, kv_heads, head_dim: the KV cache is `[layers, 2, kv_heads, context, head_dim]`.
         context: positions that the model can hold.
         vocab: width of the logits.
-        blocks, visual_heads, latents, visual_head_dim: visual memory of one image is
-            `[blocks, 2, visual_heads, latents, visual_head_dim]`.
+        latents: visual tokens of one image.
+        blocks, visual_heads, visual_head_dim: visual memory of one image is
+            `[blocks, 2, visual_heads, latents, visual_head_dim]`; or, of a decoder without gated
+            blocks (0 and 0), `[latents, visual_head_dim]`.
         parameters: of the whole model.
     """
 
@@ -50,9 +53,10 @@ class Sizes:
     parameters: int
 
     @property
-    def memory_shape(self) -> tuple[int, int, int, int, int]:
-        """Shape of one image's visual memory."""
-        return (self.blocks, 2, self.visual_heads, self.latents, self.visual_head_dim)
+    def memory_shape(self) -> tuple[int, ...]:
+        """Shape of one image's visual memory; its last axis but one is that of the latents."""
+        of_block = (self.latents, self.visual_head_dim)
+        return (self.blocks, 2, self.visual_heads, *of_block) if self.blocks else of_block
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,9 @@ class Manifest:
         precision: per graph.
         files: record of every file but the manifest.
         proofs: the chain of proofs that `lite-export` printed for this bundle.
+        family: what people call models of this kind; nothing depends on it.
+        encoder, connector: what makes the visual tokens, for people too.
+        injection: how they enter the decoder, see `lite.injection`.
     """
 
     sizes: Sizes
@@ -86,6 +93,17 @@ class Manifest:
     precision: dict[str, str]
     files: dict[str, FileRecord]
     proofs: list[dict[str, Any]] = field(default_factory=list)
+    # Bundles that do not say are older than the choice.
+    family: str = "mmgpt"
+    encoder: str = "clip"
+    connector: str = "perceiver"
+    injection: str = GATED
+
+    @property
+    def injected(self) -> Injection:
+        """The injection with its numbers."""
+        image = self.special_ids["<image>"]
+        return Injection.of(self.injection, image, self.sizes.latents, self.attend)
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as `from_json` reads it."""
@@ -123,13 +141,17 @@ class Manifest:
         return manifest
 
     def _check(self) -> None:
-        if self.attend not in attend.RULES:
+        if self.injection not in INJECTIONS:
+            raise ValueError(f"unknown injection {self.injection!r}")
+        if self.attend not in (attend.RULES if self.injection == GATED else (attend.OWN,)):
             raise ValueError(f"unknown attend rule {self.attend!r}")
+        blockless = () if self.injection == GATED else ("blocks", "visual_heads")
         for name, value in asdict(self.sizes).items():
-            if type(value) is not int or value < 1:
+            if type(value) is not int or (value != 0 if name in blockless else value < 1):
                 raise ValueError(f"{name} is {value!r}")
-        if type(self.template) is not str:
-            raise ValueError(f"the template is {self.template!r}")
+        for name in ("template", "family", "encoder", "connector"):
+            if type(getattr(self, name)) is not str:
+                raise ValueError(f"the {name} is {getattr(self, name)!r}")
         for token in ("<s>", "</s>", "<image>", *self.special_ids):
             value = self.special_ids[token]
             if not token or type(value) is not int or not 0 <= value < MAX_ID:

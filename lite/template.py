@@ -8,7 +8,9 @@ token; `guard` keeps it from passing for one of the template's headings either.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lite.errors import BadInput
 from lite.tokenizer import IMAGE, Special
@@ -23,35 +25,69 @@ HEADING = re.compile(
 
 
 @dataclass(frozen=True)
-class Template:
-    """A template of the Alpaca kind: headings, each on a line of its own after an empty line.
+class Template(ABC):
+    """How turns are written.
 
     Attributes:
         name: as the manifest spells it.
         system: the default opening line.
-        image, instruction, input, response: headings.
-        stops: text at which an answer ends, because it would open a new turn.
+        strips: whether whitespace next to a special token is left out (`lite.tokenizer`).
+        lead: what every answer begins with; it is a part of the answer's tokens but not shown.
     """
 
     name: str
     system: str
-    image: str
-    instruction: str
-    input: str
-    response: str
+    strips: ClassVar[bool]
+    lead: ClassVar[str]
 
     @property
+    @abstractmethod
     def stops(self) -> tuple[str, ...]:
-        return tuple(f"\n\n{h}" for h in (self.image, self.instruction, self.response))
+        """Texts at which an answer ends, because they would open a new turn."""
 
-    def turn(self, text: str, images: int = 0, context: str = "") -> list[Part]:
+    @abstractmethod
+    def turn(
+        self, text: str, images: int = 0, context: str = "", *, first: bool = True
+    ) -> list[Part]:
         """One instruction, its images before it, up to where the answer starts.
 
         Args:
             text: the instruction.
             images: how many are shown before it.
-            context: what the instruction is about, in a section of its own; empty for none.
+            context: what the instruction is about; empty for none.
+            first: it follows the opening line, and not an answer.
         """
+
+    @abstractmethod
+    def guard(self, text: str) -> str:
+        """`text` changed where it reads like a heading of the template.
+
+        The token ids then differ from the heading's, so it cannot open or end a turn.
+        """
+
+
+@dataclass(frozen=True)
+class Alpaca(Template):
+    """A template of the Alpaca kind: headings, each on a line of its own after an empty line.
+
+    Attributes:
+        image, instruction, input, response: headings.
+    """
+
+    image: str
+    instruction: str
+    input: str
+    response: str
+    strips: ClassVar[bool] = True
+    lead: ClassVar[str] = ""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return tuple(f"\n\n{h}" for h in (self.image, self.instruction, self.response))
+
+    def turn(
+        self, text: str, images: int = 0, context: str = "", *, first: bool = True
+    ) -> list[Part]:
         parts: list[Part] = []
         for _ in range(images):
             parts += [f"\n\n{self.image}\n", IMAGE]
@@ -60,15 +96,57 @@ class Template:
         return parts
 
     def guard(self, text: str) -> str:
-        """`text` with a space before each line that reads like a heading of the template.
+        """A space before each line that reads like a heading."""
+        return HEADING.sub(" ", _with_newlines(text))
 
-        With it the line's token ids differ from the heading's, so it cannot open or end a turn.
-        """
-        return HEADING.sub(" ", re.sub(r"\r\n?", "\n", text))
+
+@dataclass(frozen=True)
+class Dialogue(Template):
+    """A template of named speakers, whose texts were cut at `<image>` and tokenized one by one.
+
+    Attributes:
+        opening: between the opening line and the first turn.
+        ending: after an answer, if another turn follows.
+        before_image, after_image: around each image.
+        user: before the instruction.
+        assistant: before the answer.
+        headings: pattern of what opens a turn, with a group for what a space goes behind.
+        stops: see `Template`.
+    """
+
+    opening: tuple[Part, ...]
+    ending: tuple[Part, ...]
+    before_image: str
+    after_image: str
+    user: str
+    assistant: str
+    headings: re.Pattern[str]
+    stops: tuple[str, ...] = ()
+    strips: ClassVar[bool] = False
+    # An answer was a text of its own, or follows a colon: either way it began with a space.
+    lead: ClassVar[str] = " "
+
+    def turn(
+        self, text: str, images: int = 0, context: str = "", *, first: bool = True
+    ) -> list[Part]:
+        parts: list[Part] = [*(self.opening if first else self.ending)]
+        for _ in range(images):
+            parts += [self.before_image, IMAGE, self.after_image]
+        asked = f"{context}\n{text}" if context else text
+        parts.append(f"{self.user}{self.guard(asked)}{self.assistant}")
+        return [part for part in parts if part]
+
+    def guard(self, text: str) -> str:
+        """A space before the colon of what reads like a speaker's name."""
+        return self.headings.sub(r"\1 ", _with_newlines(text))
+
+
+def _with_newlines(text: str) -> str:
+    return re.sub(r"\r\n?", "\n", text)
 
 
 # Multimodal-GPT, mmgpt/datasets/*.py and app.py at 9c73e47.
-MMGPT = Template(
+MMGPT = Alpaca(
     name="mmgpt",
     system=(
         "Below is an instruction that describes a task. "
@@ -80,7 +158,40 @@ MMGPT = Template(
     response="### Response:",
 )
 
-TEMPLATES = {template.name: template for template in (MMGPT,)}
+# X-PLUG/mPLUG-Owl at 0f3068f, README ("Model inference").
+OWL = Dialogue(
+    name="owl",
+    system=(
+        "The following is a conversation between a curious human and AI assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    ),
+    opening=(),
+    ending=(),
+    before_image="\nHuman: ",
+    after_image="",
+    user="\nHuman: ",
+    assistant="\nAI: ",
+    headings=re.compile(r"(?m)^(\s*(?:Human|AI))(?=:)"),
+    stops=("\nHuman:",),
+)
+
+# haotian-liu/LLaVA at c121f04, llava/conversation.py (`conv_llava_v1`).
+LLAVA_V1 = Dialogue(
+    name="llava_v1",
+    system=(
+        "A chat between a curious human and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the human's questions."
+    ),
+    opening=(" USER: ",),
+    ending=(Special("</s>"), "USER: "),
+    before_image="",
+    after_image="\n",
+    user="",
+    assistant=" ASSISTANT:",
+    headings=re.compile(r"\b(USER|ASSISTANT)(?=:)"),
+)
+
+TEMPLATES = {template.name: template for template in (MMGPT, OWL, LLAVA_V1)}
 
 
 def template(name: str) -> Template:

@@ -4,7 +4,8 @@ Contract: special tokens come from the caller's structure, never from text: `enc
 `</s>` or `<image>` in its text as plain characters. Only `tokenize`, for prompts written by
 programmers, looks for them. The rules are those of transformers' slow LlamaTokenizer before 4.35,
 which OpenFlamingo and Multimodal-GPT were trained with: each piece of text after a special token
-begins with SentencePiece's dummy prefix, and whitespace next to a special token is stripped.
+begins with SentencePiece's dummy prefix, and whitespace next to a special token is stripped; models
+that were trained on texts cut at `<image>` by their own code keep it (`strips`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import codecs
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer as BpeTokenizer
 
@@ -34,13 +36,23 @@ IMAGE = Special("<image>")
 class Tokenizer:
     """A LLaMA tokenizer with the added tokens of Flamingo-kind models."""
 
-    def __init__(self, bpe: BpeTokenizer, special_ids: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        bpe: BpeTokenizer,
+        special_ids: Mapping[str, int],
+        *,
+        places: int = 1,
+        strips: bool = True,
+    ) -> None:
         """
         Args:
             bpe: raw BPE: no dummy prefix, no special tokens (`qlora.checkpoints.tokenizer_files`).
             special_ids: ids by name; must have `<s>`, `</s>` and `<image>`.
+            places: ids that one `<image>` becomes (`lite.injection`).
+            strips: leave out whitespace next to special tokens.
         """
         self._bpe = bpe
+        self.places, self._strips = places, strips
         # Without a pre-tokenizer it would keep the last 10,000 texts whole, and gain no time.
         self._bpe.model._resize_cache(0)
         self.special_ids = dict(special_ids)
@@ -52,14 +64,14 @@ class Tokenizer:
         )
 
     @classmethod
-    def from_file(cls, path: Path, special_ids: Mapping[str, int]) -> Tokenizer:
-        """Read a bundle's `tokenizer.json`.
+    def from_file(cls, path: Path, special_ids: Mapping[str, int], **how: Any) -> Tokenizer:
+        """Read a bundle's `tokenizer.json`; the other arguments are those of the class.
 
         Raises:
             BadInput: the file is no tokenizer.
         """
         try:
-            return cls(BpeTokenizer.from_file(str(path)), special_ids)
+            return cls(BpeTokenizer.from_file(str(path)), special_ids, **how)
         except Exception as error:  # tokenizers raises bare Exception
             raise BadInput(
                 f"{path} cannot be read as a tokenizer ({error}); export the bundle again."
@@ -69,20 +81,21 @@ class Tokenizer:
         """Ids of text pieces and special tokens in order.
 
         Args:
-            parts: `Special` items become their id; all other strings are plain text.
+            parts: `Special` items become their id (`<image>` as many as an image takes); all other
+                strings are plain text.
             begin: the sequence starts here, with `<s>` and the dummy prefix; False continues text.
         """
         ids = [self.bos] if begin else []
         prefix = begin
         for i, part in enumerate(parts):
             if isinstance(part, Special):
-                ids.append(self.special_ids[part])
+                ids += [self.special_ids[part]] * (self.places if part == IMAGE else 1)
                 prefix = True
                 continue
             text = part
-            if i > 0 and isinstance(parts[i - 1], Special):
+            if self._strips and i > 0 and isinstance(parts[i - 1], Special):
                 text = text.lstrip()
-            if i + 1 < len(parts) and isinstance(parts[i + 1], Special):
+            if self._strips and i + 1 < len(parts) and isinstance(parts[i + 1], Special):
                 text = text.rstrip()
             if text:
                 ids += self._bpe.encode(" " + text if prefix else text).ids
@@ -107,8 +120,12 @@ class Tokenizer:
         return "".join(stream.feed(i) for i in ids) + stream.end()
 
     def unspeakable(self, vocab: int) -> list[int]:
-        """Ids below `vocab` that an answer may not hold: all special tokens but the end."""
-        return sorted(i for i in self._specials if i < vocab and i != self.eos)
+        """Ids below `vocab` that an answer may not hold.
+
+        These are all special tokens but the end, and rows that only pad the head to a round size.
+        """
+        padding = range(self._bpe.get_vocab_size(), vocab)
+        return sorted({i for i in self._specials if i < vocab and i != self.eos} | {*padding})
 
     def piece_bytes(self, token: int) -> bytes:
         """The UTF-8 bytes that one token stands for."""

@@ -37,7 +37,8 @@ class VisualMemory:
 
     Attributes:
         key: sha256 of everything it depends on.
-        array: float32 `[blocks, 2, heads, latents, d]`, keys at 0 and values at 1.
+        array: float32 `Sizes.memory_shape`: of a gated decoder `[blocks, 2, heads, latents, d]`,
+            keys at 0 and values at 1; where visual tokens are spliced, these, `[latents, d]`.
     """
 
     key: str
@@ -88,7 +89,7 @@ class VisionEncoder:
             pixels: float32 `[n, 3, S, S]`.
 
         Returns:
-            resampled tokens `[n, L, D_vis]` and visual memory `[n, blocks, 2, heads, L, d]`.
+            resampled tokens `[n, L, D_vis]` and visual memory `[n, *Sizes.memory_shape]`.
         """
         if self._session is None:  # opened late: a cached image needs no vision graph at all
             self._session = self._open()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from lite.attend import FOLLOWING
+from lite.attend import FOLLOWING, OWN
 from lite.errors import BadInput
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ class Checkpoints:
         flamingo: OpenFlamingo checkpoint.
         lora: LoRA file or folder, or None.
         attend: the attend rule that the model was trained with.
+        model: folder of a whole model of another family (`qlora.families`). `llama` is then the
+            language model of one that lacks it, and `clip` the tower of one that only names it;
+            the others have no meaning.
     """
 
     llama: str
@@ -35,6 +38,7 @@ class Checkpoints:
     flamingo: str
     lora: str | None
     attend: str
+    model: str | None = None
 
     @classmethod
     def of(cls, named: Checkpoints | None, parts: Mapping[str, str | None]) -> Checkpoints:
@@ -43,6 +47,8 @@ class Checkpoints:
         Raises:
             BadInput: a part that has no default was not given.
         """
+        if parts.get("model"):
+            return cls._whole(parts)
         defaults = asdict(named) if named else asdict(_DEFAULTS)
         chosen = {**defaults, **{key: value for key, value in parts.items() if value is not None}}
         for needed in ("llama", "flamingo"):
@@ -53,21 +59,45 @@ class Checkpoints:
                 )
         return cls(**chosen)
 
+    @classmethod
+    def _whole(cls, parts: Mapping[str, str | None]) -> Checkpoints:
+        for name in ("clip_weights", "flamingo", "attend"):
+            if parts.get(name):
+                raise BadInput(
+                    f"{parts['model']} is a whole model, in which {name.replace('_', '-')} has no "
+                    f"meaning; leave it out."
+                )
+        return cls(
+            llama=parts.get("llama") or "",
+            clip=parts.get("clip") or "",
+            clip_weights="",
+            flamingo="",
+            lora=parts.get("lora"),
+            attend=OWN,
+            model=parts["model"],
+        )
+
     def read(self, with_lora: bool = True) -> FlamingoWeights:
         """Fetch what is not here, and open everything.
 
         Raises:
-            BadInput: see `qlora.hub.resolve` and `qlora.model.read_weights`.
+            BadInput: see `qlora.hub.resolve`, `qlora.model.read_weights` and
+                `qlora.families.read_model`.
         """
+        from qlora.families import read_model
         from qlora.hub import resolve
         from qlora.model import read_weights
 
+        lora = resolve(self.lora, "lora") if self.lora and with_lora else None
+        if self.model:
+            base = resolve(self.llama, "llama") if self.llama else None
+            return read_model(resolve(self.model, "model"), lora, base, self.clip or None)
         return read_weights(
             resolve(self.llama, "llama"),
             self.clip,
             self.clip_weights,
             resolve(self.flamingo, "flamingo"),
-            resolve(self.lora, "lora") if self.lora and with_lora else None,
+            lora,
             self.attend,
         )
 

@@ -28,7 +28,7 @@ class ModelSettings(Section):
 
     Attributes:
         name: a published set (`qlora.published`), or `tiny`; the parts below replace its own.
-        llama, clip, clip_weights, flamingo: as the options of `lite-export`.
+        model, llama, clip, clip_weights, flamingo: as the options of `lite-export`.
         attend: the attend rule, `following` or `preceding`.
         base: `nf4` stores LLaMA's and the gated blocks' matrices in 4 bits, `none` as `compute`.
         double_quantization: quantize the NF4 constants too (0.37 bit a parameter less).
@@ -36,6 +36,7 @@ class ModelSettings(Section):
     """
 
     name: str | None = None
+    model: str | None = None
     llama: str | None = None
     clip: str | None = None
     clip_weights: str | None = None
@@ -49,8 +50,11 @@ class ModelSettings(Section):
     def _known(self) -> ModelSettings:
         if self.name is not None and self.name not in (*PUBLISHED, TINY):
             raise ValueError(f"name is one of {', '.join((*PUBLISHED, TINY))}")
-        if self.name is None and (self.llama is None or self.flamingo is None):
-            raise ValueError("give name, or llama and flamingo")
+        parts = self.model or (self.llama and self.flamingo)
+        if self.name is None and not parts:
+            raise ValueError("give name, or llama and flamingo, or model")
+        if self.name is not None and self.model is not None:
+            raise ValueError("name and model are both given; leave one out")
         return self
 
 
@@ -98,7 +102,7 @@ class DataSettings(Section):
     Attributes:
         name: `tiny` makes a small set of drawn pictures on the spot; otherwise give `sets`.
         root: the folder that holds all data; no image outside it is ever read.
-        template: prompt template.
+        template: prompt template; by default the one of the model's family.
         max_tokens: longest sample; longer dialogues lose trailing turns, longer answers their end.
         missing_images, bad_records: stop before training, or skip and count.
         holdout: samples with and without images, each, that are kept for evaluation.
@@ -108,7 +112,7 @@ class DataSettings(Section):
 
     name: Literal["tiny"] | None = None
     root: str = "data"
-    template: str = "mmgpt"
+    template: str | None = None
     max_tokens: int = Field(512, ge=16, le=1_000_000)
     missing_images: Policy = "error"
     bad_records: Policy = "error"
@@ -122,7 +126,7 @@ class DataSettings(Section):
             raise ValueError("sets is empty; list at least one data set")
         if self.name is not None and self.sets:
             raise ValueError(f"sets is given beside name={self.name}; set data.name=null")
-        if self.template not in TEMPLATES:
+        if self.template not in (None, *TEMPLATES):
             raise ValueError(f"template is one of {', '.join(TEMPLATES)}")
         return self
 

@@ -74,7 +74,8 @@ class History:
 
     def _encode(self, answer: str) -> list[int]:
         guarded = self._engine.template.guard(answer)
-        return self._engine.tokenizer.encode([guarded], begin=False)
+        lead = self._engine.template.lead
+        return self._engine.tokenizer.encode([lead + guarded], begin=False)
 
 
 def answer_key(question: bytes, answer: str) -> bytes:

@@ -17,9 +17,15 @@ from torch import nn
 STEM = "stem"
 
 
-def clip_visual(config: dict[str, Any]) -> nn.Module:
-    """The vision transformer of a config whose `quick_gelu` is settled, on the meta device."""
+def clip_visual(config: dict[str, Any], epsilon: float = 1e-5) -> nn.Module:
+    """The vision transformer of a config whose `quick_gelu` is settled, on the meta device.
+
+    Args:
+        config: open_clip model config.
+        epsilon: of its norms.
+    """
     vision = {key: value for key, value in config["vision_cfg"].items() if key != STEM}
+    vision["norm_kwargs"] = {"eps": epsilon}
     with torch.device("meta"):
         # The text half is made small, and dropped.
         text = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}

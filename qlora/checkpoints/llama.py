@@ -32,6 +32,18 @@ _SIZES = (
     "head_dim",
     "vocab_size",
 )
+# All that a decoder of the plain kind depends on; what else configs hold is about training,
+# generation or other tools, and what would change the decoder is refused.
+_KEYS = (
+    *_SIZES,
+    "rms_norm_eps",
+    "max_position_embeddings",
+    "tie_word_embeddings",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "pad_token_id",
+)
 # Far above any LLaMA (70B has 80): a damaged config must not make the list of names endless.
 _MOST_LAYERS = 1000
 
@@ -62,10 +74,26 @@ def read_llama(folder: Path) -> LlamaCheckpoint:
             weights that are missing, damaged, unexpected, or of other shapes.
     """
     folder = Path(folder)
-    config = _read_config(folder / "config.json")
-    tensors = renamed(
-        open_tensors(folder), lambda name: None if _INV_FREQ.fullmatch(name) else name
-    )
+    path = folder / "config.json"
+    return decoder_of(read_json(path, "LLaMA config"), open_tensors(folder), path, folder)
+
+
+def decoder_of(
+    raw: dict[str, Any], tensors: TensorSource, path: Path, folder: Path
+) -> LlamaCheckpoint:
+    """A LLaMA from its configuration and its tensors, wherever these lie.
+
+    Args:
+        raw: the configuration.
+        tensors: under LLaMA's own names.
+        path: of the configuration, for messages.
+        folder: of the weights.
+
+    Raises:
+        BadInput: as `read_llama`.
+    """
+    config = _checked_config(raw, path)
+    tensors = renamed(tensors, lambda name: None if _INV_FREQ.fullmatch(name) else name)
     if config.tie_word_embeddings and _EMBEDDING in tensors:
         tensors = _tie(tensors)
     check_tensors(tensors, expected_shapes(config), folder, "LLaMA checkpoint")
@@ -105,8 +133,7 @@ def _tie(tensors: TensorSource) -> TensorSource:
     return tensors
 
 
-def _read_config(path: Path) -> LlamaConfig:
-    raw = read_json(path, "LLaMA config")
+def _checked_config(raw: dict[str, Any], path: Path) -> LlamaConfig:
     if raw.get("model_type") != "llama":
         raise BadInput(
             f"{path} describes a model of type {raw.get('model_type')!r}, not llama; give a "
@@ -114,7 +141,7 @@ def _read_config(path: Path) -> LlamaConfig:
         )
     _refuse_unsupported(path, raw)
     try:
-        config = LlamaConfig(**raw)
+        config = LlamaConfig(**{key: raw[key] for key in _KEYS if key in raw})
         _check_sizes(config)
     # transformers validates with classes of its own, and its arithmetic comes before its checks.
     except Exception as error:

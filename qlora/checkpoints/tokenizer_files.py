@@ -11,7 +11,7 @@ and UNK come from the model file. A pad token counts only if tokenizer_config.js
 special_tokens_map.json names one, which is how the reference decides whether to add `<PAD>`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,12 @@ class TokenizerFiles:
     size: int
 
 
-def read_tokenizer(folder: Path) -> TokenizerFiles:
+def read_tokenizer(folder: Path, known: Collection[str] = ()) -> TokenizerFiles:
     """Read the tokenizer of a LLaMA-1 or LLaMA-2 folder.
+
+    Args:
+        folder: where it is.
+        known: tokens that the folder may add to its base pieces; they are left out.
 
     Raises:
         BadInput: there is no tokenizer, it is damaged, it is of another kind, or it has tokens
@@ -63,7 +67,8 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         pieces = read_sentencepiece(path)
     elif (folder / "tokenizer.json").exists():
         path = folder / "tokenizer.json"
-        pieces = read_tokenizer_json(path, {k: _named(settings, k) for k in ("bos", "eos", "unk")})
+        named = {k: _named(settings, k) for k in ("bos", "eos", "unk")}
+        pieces = read_tokenizer_json(path, named, known)
     else:
         raise BadInput(
             f"{folder} has neither tokenizer.model nor tokenizer.json; download the tokenizer "
@@ -71,10 +76,11 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         )
     if (folder / "added_tokens.json").exists():
         added = read_json(folder / "added_tokens.json", "list of added tokens")
-        _refuse_added([token for token in added if token not in pieces.vocab], folder)
+        _refuse_added([t for t in added if t not in pieces.vocab and t not in known], folder)
     pad_token = _named(settings, "pad")
     if pad_token is not None and pad_token not in pieces.vocab:
-        _refuse_added([pad_token], folder)
+        _refuse_added([t for t in (pad_token,) if t not in known], folder)
+        pad_token = None
     return TokenizerFiles(
         tokenizer=_raw_tokenizer(pieces, path),
         bos=pieces.bos,

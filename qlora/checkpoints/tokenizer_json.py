@@ -5,7 +5,7 @@ replaces spaces by it, or a Metaspace pre-tokenizer that does both without split
 same function; anything else would give other ids than the checkpoint was trained with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _DEFAULTS = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
 
 
-def read_tokenizer_json(path: Path, named: Mapping[str, str | None]) -> Pieces:
+def read_tokenizer_json(
+    path: Path, named: Mapping[str, str | None], known: Collection[str] = ()
+) -> Pieces:
     """Read a `tokenizer.json`.
 
     Args:
         path: the file.
         named: what the folder's configs call `bos`, `eos` and `unk`; None means LLaMA's own.
+        known: tokens beyond the vocabulary that may be there; they are left out.
 
     Raises:
         BadInput: it is damaged, no LLaMA-1/2 style tokenizer, or has tokens beyond its vocabulary.
@@ -41,7 +44,7 @@ def read_tokenizer_json(path: Path, named: Mapping[str, str | None]) -> Pieces:
         *range(len(vocab))
     ]:
         raise BadInput(f"{path} has ids that are not 0 to {len(vocab) - 1}; download it again.")
-    _refuse_added(raw, vocab, path)
+    _refuse_added(raw, vocab, known, path)
     # transformers 5 leaves the model's own unk_token empty.
     tokens = {kind: named[kind] or default for kind, default in _DEFAULTS.items()}
     tokens["unk"] = model.get("unk_token") or tokens["unk"]
@@ -95,7 +98,9 @@ def _merges(merges: object) -> list[tuple[str, str]] | None:
     return [(left, right) for left, right in pairs]
 
 
-def _refuse_added(raw: dict[str, Any], vocab: Mapping[str, int], path: Path) -> None:
+def _refuse_added(
+    raw: dict[str, Any], vocab: Mapping[str, int], known: Collection[str], path: Path
+) -> None:
     added = raw.get("added_tokens") or []
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
         raise BadInput(f"{path} has a damaged list of added tokens; download it again.")
@@ -103,6 +108,7 @@ def _refuse_added(raw: dict[str, Any], vocab: Mapping[str, int], path: Path) -> 
         str(token.get("content"))
         for token in added
         if vocab.get(str(token.get("content"))) != token.get("id")
+        and token.get("content") not in known
     ]
     if strange:
         raise BadInput(

@@ -134,14 +134,13 @@ def _plan(recipe: Any, gpu: str | None, as_json: bool) -> None:
 def _inspect(recipe: Any, count: int) -> None:
     from rich.console import Console
 
-    from lite.template import template
     from qlora.data.encode import encode
     from qlora.data.inspect import show
     from qlora.training.run import open_data, open_tokenizer
 
     with _progress() as progress:
-        data, tokenizer = open_data(recipe, progress), open_tokenizer(recipe)
-    how = template(recipe.data.template)
+        data = open_data(recipe, progress)
+        tokenizer, how = open_tokenizer(recipe)
     streams = list(data.streams.values())
     samples = []
     for i in range(count):  # in the order of training, from each kind in turn
@@ -162,7 +161,7 @@ def _audit(recipe: Any, as_json: bool) -> None:
         data = open_data(recipe.lenient(), progress)
         found = audit(
             data.streams,
-            open_tokenizer(recipe),
+            open_tokenizer(recipe)[0],
             limit=AUDITED,
             seed=recipe.training.seed,
             left_out={one.name: one.problems for one in data.sets},

@@ -28,7 +28,7 @@ class Sample:
     Attributes:
         ids: int64 `[T]`.
         targets: int64 `[T]`, the token that each position must predict, or `IGNORE`.
-        images: one for each `<image>` in `ids`.
+        images: those that stand in `ids`, see `lite.injection`.
         source: name of its data set.
         id: of the conversation.
         dropped: exchanges at the end that did not fit.
@@ -80,7 +80,7 @@ def encode(
     for exchange in conversation.exchanges:
         system = None if ids else conversation.system
         prompt = prompt_ids(exchange, tokenizer, template, begin=not ids, system=system)
-        answer = token_ids(tokenizer, [exchange.answer], begin=False)
+        answer = token_ids(tokenizer, [template.lead + exchange.answer], begin=False)
         over = len(ids) + len(prompt) + len(answer) - max_tokens
         if over > 0 and taken:
             break
@@ -122,7 +122,8 @@ def prompt_ids(
     Raises:
         BadRecord: a text is not valid Unicode.
     """
-    parts = template.turn(exchange.question, len(exchange.images), exchange.context)
+    images = len(exchange.images)
+    parts = template.turn(exchange.question, images, exchange.context, first=begin)
     if begin:
         parts = [template.system if system is None else system, *parts]
     return token_ids(tokenizer, join(parts), begin)

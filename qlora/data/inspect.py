@@ -37,12 +37,15 @@ def pieces(sample: Sample, tokenizer: Tokenizer) -> Iterator[Piece]:
     no context, is a piece of its own; any other target that is not the next token is `WRONG`.
     """
     names = {number: name for name, number in tokenizer.special_ids.items()}
-    images = iter(sample.images)
+    images, places = iter(sample.images), 0
     text = TextStream(tokenizer)
     ids, targets = sample.ids.tolist(), sample.targets.tolist()
     for i, token in enumerate(ids):
         trained = i > 0 and targets[i - 1] == token
         if token == tokenizer.image and not trained:
+            places += 1
+            if (places - 1) % tokenizer.places:
+                continue  # a further token of the same image
             shown = next(images, None)
             yield Piece(f"<image: {shown.name}>" if shown else "<image: none>", IMAGE)
         elif token in names:

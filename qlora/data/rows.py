@@ -28,7 +28,8 @@ class Row:
             transformers makes the block-diagonal causal mask from them.
         targets: int64 `[T]`, the token to predict, or `IGNORE`.
         weights: float32 `[T]`, of each position's loss; 0 where nothing is trained.
-        index: int64 `[T]`, the image of the row that each token sees, from 1; 0 for none.
+        index: int64 `[T]`, the image of the row that each token sees or is a part of, from 1; 0
+            for none.
         images: all images of the row, in order.
         samples: how many there are.
     """
@@ -42,7 +43,9 @@ class Row:
     samples: int
 
 
-def pack(samples: Sequence[Sample], image_id: int, attend: str, normalise: str) -> Row:
+def pack(
+    samples: Sequence[Sample], image_id: int, attend: str, normalise: str, places: int = 1
+) -> Row:
     """Put samples into one row.
 
     Args:
@@ -53,6 +56,7 @@ def pack(samples: Sequence[Sample], image_id: int, attend: str, normalise: str) 
         normalise: `sample` gives each sample the weight 1, shared by its trained tokens (the mean
             of the original, which has one sample in a batch); `token` gives each token the weight
             1. The caller divides by the number of samples or tokens.
+        places: `<image>` tokens that stand for one image.
 
     Raises:
         ValueError: samples with and without images, or an unknown `normalise`.
@@ -61,7 +65,7 @@ def pack(samples: Sequence[Sample], image_id: int, attend: str, normalise: str) 
         raise ValueError("a row takes samples with images or samples without, not both")
     index, shown = [], 0
     for sample in samples:
-        own = image_index(sample.ids, image_id, attend).astype(np.int64)
+        own = image_index(sample.ids, image_id, attend, places).astype(np.int64)
         index.append(np.where(own > 0, own + shown, 0))
         shown += len(sample.images)
     return Row(

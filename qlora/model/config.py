@@ -1,7 +1,8 @@
-"""The sizes of a Flamingo-kind model, and what its tokens and images look like.
+"""The sizes of a model that sees: encoder, connector, injection and decoder, each a choice.
 
-Contract: plain data, read off the checkpoints by `qlora.model.weights` and nowhere else; the torch
-model and the ONNX graphs are both built from it.
+Contract: plain data, read off the checkpoints by `qlora.families` and `qlora.model.weights` and
+nowhere else; the torch model and the ONNX graphs are both built from it. Encoder, connector and
+injection are independent: what one gives, the next takes by its width and number of tokens.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from transformers import LlamaConfig
 
 from lite.images import Preprocessing
+from lite.injection import GATED, SPLICED, Injection
 
 # Widths of one attention head in the resampler and in the gated blocks. OpenFlamingo fixes it, and
 # no checkpoint tells it: only heads * DIM_HEAD shows in the tensors.
@@ -19,32 +21,164 @@ DIM_HEAD = 64
 
 
 @dataclass(frozen=True)
-class FlamingoConfig:
+class Encoder:
+    """A vision transformer, and which of its tokens are used.
+
+    Attributes:
+        clip: open_clip model config, `quick_gelu` settled; its layers are those that are used.
+        keep_class: the class token is used too, before the patch tokens.
+        final_norm: `ln_post` is applied to every token.
+        epsilon: of its norms.
+    """
+
+    clip: dict[str, Any]
+    keep_class: bool = False
+    final_norm: bool = False
+    epsilon: float = 1e-5
+    name = "clip"
+
+    @property
+    def width(self) -> int:
+        """Of a token."""
+        return int(self.clip["vision_cfg"]["width"])
+
+    @property
+    def patches(self) -> int:
+        """Patch tokens of one image."""
+        vision = self.clip["vision_cfg"]
+        return int(vision["image_size"] // vision["patch_size"]) ** 2
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image that the connector gets."""
+        return self.patches + self.keep_class
+
+
+@dataclass(frozen=True)
+class Perceiver:
+    """The perceiver resampler of OpenFlamingo; heads are `DIM_HEAD` wide.
+
+    Attributes:
+        width: of its tokens, in and out.
+        latents: tokens out.
+        depth: layers.
+        heads: attention heads.
+    """
+
+    width: int
+    latents: int
+    depth: int
+    heads: int
+    name = "perceiver"
+
+
+@dataclass(frozen=True)
+class Abstractor:
+    """The visual abstractor of mPLUG-Owl: queries that attend to the image, and an end token.
+
+    Attributes:
+        dim: width inside.
+        dim_media: width of the encoder's tokens.
+        queries: learned queries; one more token comes out.
+        depth: layers.
+        heads: attention heads.
+        inner: width of the feed-forward's gated layer.
+        width: of a token out.
+    """
+
+    dim: int
+    dim_media: int
+    queries: int
+    depth: int
+    heads: int
+    inner: int
+    width: int
+    name = "abstractor"
+
+    @property
+    def latents(self) -> int:
+        """Tokens out."""
+        return self.queries + 1
+
+
+@dataclass(frozen=True)
+class Projector:
+    """The projector of LLaVA: linear layers with GELU between them, on each token alone.
+
+    Attributes:
+        dim_media: width of the encoder's tokens.
+        width: of a token out.
+        depth: linear layers.
+        latents: tokens, in and out.
+        bias: the linear layers have biases.
+    """
+
+    dim_media: int
+    width: int
+    depth: int
+    latents: int
+    bias: bool = True
+    name = "projector"
+
+
+@dataclass(frozen=True)
+class Gated:
+    """Gated cross-attention; heads are `DIM_HEAD` wide.
+
+    Attributes:
+        layers: decoder layers that have a gated block before them.
+        heads: attention heads of a block.
+    """
+
+    layers: tuple[int, ...]
+    heads: int
+    name = GATED
+
+
+@dataclass(frozen=True)
+class Spliced:
+    """Visual tokens take the place of `<image>` tokens."""
+
+    layers: tuple[int, ...] = ()
+    heads: int = 0
+    name = SPLICED
+
+
+@dataclass(frozen=True)
+class ModelConfig:
     """Sizes of every part.
 
     Attributes:
+        family: what people call models of this kind; nothing depends on it.
         llama: the decoder as transformers knows it.
-        clip: open_clip model config of the vision tower, `quick_gelu` settled.
         preprocessing: how images become pixels.
-        embedding_rows: rows of the input embedding, the added tokens included; the head has
-            `llama.vocab_size` rows, so added tokens are never predicted.
-        gated_layers: decoder layers that have a gated block before them.
-        dim_visual: width of a resampled token.
-        latents: resampled tokens per image.
-        resampler_depth: layers of the resampler.
-        resampler_heads: attention heads of the resampler.
-        gated_heads: attention heads of a gated block.
+        encoder, connector, injection: the three choices.
         attend: the attend rule, see `lite.attend`.
+        embedding_rows: rows of the input embedding, added tokens that have one included; the head
+            has `llama.vocab_size` rows, so added tokens beyond these are never predicted.
+        template: name of the prompt template.
     """
 
+    family: str
     llama: LlamaConfig
-    clip: dict[str, Any]
     preprocessing: Preprocessing
-    embedding_rows: int
-    gated_layers: tuple[int, ...]
-    dim_visual: int
-    latents: int
-    resampler_depth: int
-    resampler_heads: int
-    gated_heads: int
+    encoder: Encoder
+    connector: Perceiver | Abstractor | Projector
+    injection: Gated | Spliced
     attend: str
+    embedding_rows: int
+    template: str
+
+    @property
+    def latents(self) -> int:
+        """Visual tokens of one image."""
+        return self.connector.latents
+
+    @property
+    def dim_visual(self) -> int:
+        """Width of a visual token."""
+        return self.connector.width
+
+    def injected(self, image_id: int) -> Injection:
+        """Where images stand in ids whose `<image>` has that id."""
+        return Injection.of(self.injection.name, image_id, self.latents, self.attend)

@@ -1,8 +1,9 @@
-"""The torch model: CLIP patch tokens -> perceiver resampler -> gated cross-attention -> LLaMA.
+"""The torch model: vision encoder -> connector -> injection -> LLaMA.
 
 Contract: built by composition on transformers' LLaMA and open_clip's vision tower; equals the
-reference implementation's logits. The attend rule is data (`FlamingoConfig.attend`), so both rules
-share every line here, and a conversation without images is exactly the plain LLaMA.
+reference implementations' logits. What the parts are is data (`ModelConfig`), so all families and
+both attend rules share every line here, and a conversation without images is exactly the plain
+LLaMA.
 """
 
 from __future__ import annotations
@@ -17,20 +18,22 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from lite.attend import FOLLOWING, image_index
+from lite.attend import FOLLOWING
 from lite.errors import BadInput
+from lite.injection import SPLICED, Injection
 from qlora.checkpoints import TensorSource
 from qlora.model.clip import patch_tokens, vision_tower
-from qlora.model.config import DIM_HEAD, FlamingoConfig
+from qlora.model.config import DIM_HEAD, ModelConfig
+from qlora.model.connectors import connector
 from qlora.model.gated_cross_attention import FlamingoLayer, GatedCrossAttentionBlock
-from qlora.model.perceiver import PerceiverResampler
-from qlora.model.weights import read_weights
+from qlora.model.weights import FlamingoWeights, read_weights
 
 
 class Flamingo(nn.Module):
     """A chat model that sees: text tokens and images in, next-token logits out.
 
-    Parameter names follow OpenFlamingo: `vision_encoder.*`, `perceiver.*`, `lang_encoder.*`.
+    Parameter names follow OpenFlamingo: `vision_encoder.*`, `lang_encoder.*`, and between them the
+    connector under its own name, `perceiver.*` there.
 
     Attributes:
         checkpointing: recompute decoder layers in the backward pass, see `FlamingoLayer`.
@@ -41,23 +44,27 @@ class Flamingo(nn.Module):
         >>> logits = model(ids, pixels)   # [T, vocab]
     """
 
-    def __init__(self, config: FlamingoConfig, image_id: int) -> None:
+    def __init__(self, config: ModelConfig, image_id: int) -> None:
         """The modules, with empty (meta) parameters: see `from_checkpoints`."""
         super().__init__()
         self.config = config
         self.image_id = image_id
-        self.vision_encoder = vision_tower(config.clip)
+        self.vision_encoder = vision_tower(config.encoder)
         with torch.device("meta"):
-            self.perceiver = PerceiverResampler(
-                config.dim_visual,
-                config.resampler_depth,
-                DIM_HEAD,
-                config.resampler_heads,
-                config.latents,
-            )
+            self.add_module(config.connector.name, connector(config.connector))
             self.lang_encoder = _conditioned_llama(config)
         # Not a parameter: computed from the config, so it must not stay on the meta device.
         self.lang_encoder.model.rotary_emb = LlamaRotaryEmbedding(config.llama)
+
+    @property
+    def injection(self) -> Injection:
+        """Where images stand in token ids."""
+        return self.config.injected(self.image_id)
+
+    @property
+    def connector(self) -> nn.Module:
+        """What makes visual tokens of the encoder's."""
+        return self.get_submodule(self.config.connector.name)
 
     @property
     def checkpointing(self) -> bool:
@@ -101,13 +108,19 @@ class Flamingo(nn.Module):
             Path(lora) if lora is not None else None,
             attend,
         )
+        return cls.of(weights, dtype)
+
+    @classmethod
+    def of(cls, weights: FlamingoWeights, dtype: torch.dtype = torch.float32) -> Flamingo:
+        """A model of checkpoints that were opened, on the CPU, in eval mode."""
         model = cls(weights.config, weights.special_ids["<image>"])
         fill(model, weights.tensors, dtype)
         return model.eval()
 
     def see(self, pixels: Tensor) -> Tensor:
-        """`pixels [n, 3, H, W]` -> resampled tokens `[n, L, D_vis]`."""
-        return self.perceiver(patch_tokens(self.vision_encoder, pixels))
+        """`pixels [n, 3, H, W]` -> visual tokens `[n, L, D_vis]`."""
+        keep_class = self.config.encoder.keep_class
+        return self.connector(patch_tokens(self.vision_encoder, pixels, keep_class))
 
     def forward(
         self,
@@ -122,7 +135,8 @@ class Flamingo(nn.Module):
         """Logits of every position.
 
         Args:
-            ids: `[T]` or `[B, T]`; each `<image>` in a row stands for one image, in order.
+            ids: `[T]` or `[B, T]`; the `<image>`s in a row stand for its images, in order, see
+                `lite.injection`.
             pixels: `[n, 3, H, W]`, or `[B, n, 3, H, W]` for a batch; None or n = 0 without images.
             visual, index, positions, past: see `hidden`.
 
@@ -154,9 +168,9 @@ class Flamingo(nn.Module):
 
         Args:
             ids: `[B, T]`.
-            visual: resampled tokens `[B, n, L, D_vis]` of each row's images; None without images.
-            index: int `[B, T]`, the image that each token sees; needed where `ids` alone cannot
-                tell it: in a continuation, and in a row of several samples.
+            visual: visual tokens `[B, n, L, D_vis]` of each row's images; None without images.
+            index: int `[B, T]`, the image that each token sees or is a part of; needed where `ids`
+                alone cannot tell it: in a continuation, and in a row of several samples.
             positions: int `[B, T]`, each token's position in its sample. A step other than +1
                 starts another sample, and samples do not see each other; None for one sample.
             past: KV cache to read and extend; not together with `positions`.
@@ -169,25 +183,35 @@ class Flamingo(nn.Module):
         """
         if index is None:
             index = self.image_index(ids, 0 if visual is None else visual.shape[1])
-        return self.lang_encoder.get_decoder()(
-            input_ids=ids,
-            position_ids=positions,
-            past_key_values=past,
-            use_cache=past is not None,
-            visual=visual,
-            image_index=index,
+        decoder = self.lang_encoder.get_decoder()
+        shown: dict[str, Tensor | None]
+        if self.config.injection.name == SPLICED:
+            shown = {"inputs_embeds": self._spliced(ids, visual, index)}
+        else:
+            shown = {"input_ids": ids, "visual": visual, "image_index": index}
+        return decoder(
+            position_ids=positions, past_key_values=past, use_cache=past is not None, **shown
         ).last_hidden_state
 
+    def _spliced(self, ids: Tensor, visual: Tensor | None, index: Tensor) -> Tensor:
+        """Embeddings `[B, T, D]` of `ids`, with those of images in their places."""
+        is_image = index > 0
+        # `<image>` needs no row of its own.
+        x = self.lang_encoder.get_input_embeddings()(ids.masked_fill(is_image, 0))
+        if visual is None:
+            return x
+        # Whole images are shown, so counting the places of a row finds each place in its image.
+        offset = (is_image.cumsum(1) - 1) % self.injection.places
+        row = torch.arange(len(ids), device=ids.device)[:, None]
+        tokens = visual[row, (index - 1).clamp(min=0), offset]
+        return torch.where(is_image[..., None], tokens.to(x.dtype), x)
+
     def image_index(self, ids: Tensor, images: int) -> Tensor:
-        """The image that each token of `ids [B, T]` sees, checked against the number of images."""
+        """The image of each token of `ids [B, T]`, checked against the number of images."""
         rows = ids.cpu().numpy()
-        found = (rows == self.image_id).sum(axis=1)
-        if (found != images).any():
-            raise BadInput(
-                f"The prompt has {found.max()} <image> tokens but {images} images were "
-                f"given; give one image for each <image>."
-            )
-        index = [image_index(row, self.image_id, self.config.attend) for row in rows]
+        for row in rows:
+            self.injection.check(row, images)
+        index = [self.injection.sights(row) for row in rows]
         return torch.as_tensor(np.stack(index), device=ids.device)
 
     @torch.no_grad()
@@ -207,7 +231,7 @@ class Flamingo(nn.Module):
         Args:
             ids: prompt `[T]`.
             pixels: its images `[n, 3, H, W]`.
-            visual: their resampled tokens `[1, n, L, D_vis]` instead.
+            visual: their visual tokens `[1, n, L, D_vis]` instead.
             max_new_tokens: stop after so many.
             eos: stop at this id, which is not returned.
             choose: next token from logits `[vocab]` (`lite.sampling.Sampler`); greedy by default.
@@ -271,7 +295,7 @@ def assign(model: nn.Module, name: str, tensor: Tensor) -> None:
     setattr(model.get_submodule(parent), leaf, nn.Parameter(tensor, requires_grad=False))
 
 
-def _conditioned_llama(config: FlamingoConfig) -> LlamaForCausalLM:
+def _conditioned_llama(config: ModelConfig) -> LlamaForCausalLM:
     """transformers' LLaMA with the wider embedding and every layer wrapped."""
     llama_config = copy.deepcopy(config.llama)
     # Tied or not, the head is a tensor of its own here: it has no rows for the added tokens.
@@ -281,9 +305,9 @@ def _conditioned_llama(config: FlamingoConfig) -> LlamaForCausalLM:
     llama.model.embed_tokens = nn.Embedding(config.embedding_rows, hidden)
     for i, layer in enumerate(llama.model.layers):
         gated = None
-        if i in config.gated_layers:
+        if i in config.injection.layers:
             gated = GatedCrossAttentionBlock(
-                hidden, config.dim_visual, DIM_HEAD, config.gated_heads
+                hidden, config.dim_visual, DIM_HEAD, config.injection.heads
             )
         llama.model.layers[i] = FlamingoLayer(layer, gated)
     return llama

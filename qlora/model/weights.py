@@ -19,6 +19,8 @@ import torch
 from lite.attend import FOLLOWING
 from lite.errors import BadInput
 from lite.images import Preprocessing
+from lite.template import MMGPT, template
+from lite.tokenizer import Tokenizer
 from qlora.checkpoints import (
     ClipCheckpoint,
     DerivedTensors,
@@ -37,7 +39,7 @@ from qlora.checkpoints import (
     read_tokenizer,
     renamed,
 )
-from qlora.model.config import DIM_HEAD, FlamingoConfig
+from qlora.model.config import DIM_HEAD, Encoder, Gated, ModelConfig, Perceiver
 
 # Rows that OpenFlamingo appends to the input embedding: <|endofchunk|>, <image>, and <PAD> where
 # the tokenizer brought no pad token of its own.
@@ -89,13 +91,24 @@ class FlamingoWeights:
         llama_folder: where LLaMA and tokenizer were read.
     """
 
-    config: FlamingoConfig
+    config: ModelConfig
     base: TensorSource
     tensors: TensorSource
     lora: LoraCheckpoint | None
     tokenizer: TokenizerFiles
     special_ids: dict[str, int]
     llama_folder: Path
+
+    def chat_tokenizer(self) -> Tokenizer:
+        """The tokenizer with its special tokens, as training and chat use it."""
+        base, config = self.tokenizer, self.config
+        special_ids = {"<s>": base.bos, "</s>": base.eos, **self.special_ids}
+        return Tokenizer(
+            base.tokenizer,
+            special_ids,
+            places=config.injected(special_ids["<image>"]).places,
+            strips=template(config.template).strips,
+        )
 
     @property
     def parameters(self) -> int:
@@ -162,7 +175,7 @@ def _join(
 
 def _config(
     decoder: LlamaCheckpoint, vision: ClipCheckpoint, connector: TensorSource, attend: str
-) -> FlamingoConfig:
+) -> ModelConfig:
     latents, dim_visual = connector.shape("perceiver.latents")
     rows, hidden = connector.shape("lang_encoder.model.embed_tokens.weight")
     gated = tuple(gated_layers(connector))
@@ -187,18 +200,21 @@ def _config(
         )
     layer_names = [name for name in connector if name.startswith("perceiver.layers.")]
     block = f"lang_encoder.model.layers.{gated[0]}.gated_cross_attn_layer.attn.to_q.weight"
-    return FlamingoConfig(
+    return ModelConfig(
+        family="mmgpt",
         llama=decoder.config,
-        clip=vision.config,
         preprocessing=Preprocessing(vision.image_size, vision.mean, vision.std),
-        embedding_rows=rows,
-        gated_layers=gated,
-        dim_visual=dim_visual,
-        latents=latents,
-        resampler_depth=len({name.split(".")[2] for name in layer_names}),
-        resampler_heads=connector.shape("perceiver.layers.0.0.to_q.weight")[0] // DIM_HEAD,
-        gated_heads=connector.shape(block)[0] // DIM_HEAD,
+        encoder=Encoder(vision.config),
+        connector=Perceiver(
+            width=dim_visual,
+            latents=latents,
+            depth=len({name.split(".")[2] for name in layer_names}),
+            heads=connector.shape("perceiver.layers.0.0.to_q.weight")[0] // DIM_HEAD,
+        ),
+        injection=Gated(gated, connector.shape(block)[0] // DIM_HEAD),
         attend=attend,
+        embedding_rows=rows,
+        template=MMGPT.name,
     )
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from qlora.model.adapters import check_targets
-from qlora.model.config import DIM_HEAD, FlamingoConfig
+from qlora.model.config import DIM_HEAD, ModelConfig, Perceiver
+from qlora.plan.connectors import Connector, operations, parameters
 
 # Forward, again in the backward pass (checkpointing), and the gradient of the input.
 PASSES = 3
@@ -21,11 +22,12 @@ PASSES = 3
 
 @dataclass(frozen=True)
 class Shapes:
-    """Sizes of every part; see `qlora.model.config.FlamingoConfig` for the fields' meaning.
+    """Sizes of every part; see `qlora.model.config.ModelConfig` for the fields' meaning.
 
     Attributes:
-        vision: parameters of the CLIP tower that patch tokens pass.
-        patches: patch tokens of one image.
+        gated_layers, gated_heads: of the injection.
+        vision: parameters of the vision encoder.
+        patches: tokens of one image that the connector gets.
     """
 
     hidden: int
@@ -37,18 +39,15 @@ class Shapes:
     embedding_rows: int
     gated_layers: tuple[int, ...]
     gated_heads: int
-    dim_visual: int
-    latents: int
-    resampler_depth: int
-    resampler_heads: int
+    connector: Connector
     vision: int
     patches: int
 
     @classmethod
-    def of(cls, config: FlamingoConfig) -> Shapes:
+    def of(cls, config: ModelConfig) -> Shapes:
         """The shapes of a model whose checkpoints were read."""
-        llama, vision = config.llama, config.clip["vision_cfg"]
-        patches = (vision["image_size"] // vision["patch_size"]) ** 2
+        llama, encoder = config.llama, config.encoder
+        vision = encoder.clip["vision_cfg"]
         return cls(
             hidden=llama.hidden_size,
             layers=llama.num_hidden_layers,
@@ -57,21 +56,29 @@ class Shapes:
             feed_forward=llama.intermediate_size,
             vocabulary=llama.vocab_size,
             embedding_rows=config.embedding_rows,
-            gated_layers=config.gated_layers,
-            gated_heads=config.gated_heads,
-            dim_visual=config.dim_visual,
-            latents=config.latents,
-            resampler_depth=config.resampler_depth,
-            resampler_heads=config.resampler_heads,
+            gated_layers=config.injection.layers,
+            gated_heads=config.injection.heads,
+            connector=config.connector,
             vision=vit_parameters(
                 vision["width"],
                 vision["layers"],
                 vision["patch_size"],
-                patches,
+                encoder.patches,
                 vision.get("mlp_ratio", 4.0),
-            ),
-            patches=patches,
+            )
+            + 2 * vision["width"] * encoder.final_norm,
+            patches=encoder.tokens,
         )
+
+    @property
+    def dim_visual(self) -> int:
+        """Width of a visual token."""
+        return self.connector.width
+
+    @property
+    def latents(self) -> int:
+        """Visual tokens of one image."""
+        return self.connector.latents
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """Path inside the language model -> `(out, in)` of each matrix that is held in 4 bits."""
@@ -114,20 +121,12 @@ class Shapes:
         return sum(math.prod(shape) for path, shape in linears if "gated" in path)
 
     @property
-    def resampler(self) -> int:
-        """Parameters of the perceiver resampler (`qlora.model.perceiver`)."""
-        width, inner = self.dim_visual, DIM_HEAD * self.resampler_heads
-        attention = 4 * width * inner + 4 * width
-        feed = 8 * width * width + 2 * width
-        return self.latents * width + self.resampler_depth * (attention + feed) + 2 * width
-
-    @property
     def rest(self) -> int:
         """Parameters that stay out of 4 bits: embeddings, head, norms, gates and all of vision."""
         embeddings = (self.embedding_rows + self.vocabulary) * self.hidden
         norms = (2 * self.layers + 1) * self.hidden
         gated = len(self.gated_layers) * (4 * self.hidden + 2)
-        return embeddings + norms + gated + self.resampler + self.vision
+        return embeddings + norms + gated + parameters(self.connector) + self.vision
 
     @property
     def total(self) -> int:
@@ -188,12 +187,8 @@ class Shapes:
         return matrices + head + trained + attention
 
     def vision_per_image(self) -> float:
-        """Operations of encoding one image: CLIP and resampler, forward only."""
-        width, inner, keys = self.dim_visual, DIM_HEAD * self.resampler_heads, self.patches
-        keys += self.latents
-        resampler = self.latents * (2 * width * inner + 8 * width * width)
-        resampler += keys * 2 * width * inner
-        return 2 * self.vision * (self.patches + 1) + 2 * self.resampler_depth * resampler
+        """Operations of encoding one image: encoder and connector, forward only."""
+        return 2 * self.vision * (self.patches + 1) + operations(self.connector, self.patches)
 
 
 def vit_parameters(width: int, layers: int, patch: int, patches: int, ratio: float = 4.0) -> int:
@@ -229,10 +224,7 @@ MMGPT_9B = Shapes(
     embedding_rows=32003,
     gated_layers=tuple(range(3, 32, 4)),
     gated_heads=8,
-    dim_visual=1024,
-    latents=64,
-    resampler_depth=6,
-    resampler_heads=8,
+    connector=Perceiver(width=1024, latents=64, depth=6, heads=8),
     vision=vit_parameters(1024, 24, 14, 256),
     patches=256,
 )

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lite.errors import BadInput
 from lite.images import Preprocessing
+from lite.injection import Injection
 from lite.template import Template
 from lite.tokenizer import Tokenizer
 from qlora.data.conversation import BadRecord, Conversation, ImageRef
@@ -39,7 +40,7 @@ class Encoder:
 
     Attributes:
         tokenizer, template, max_tokens: as `qlora.data.encode.encode` takes them.
-        attend: the attend rule.
+        injection: how images enter the decoder.
         normalise: `sample` or `token`, see `qlora.data.rows.pack`.
         preprocessing: of images.
         cache: where resampled tokens may be already.
@@ -49,7 +50,7 @@ class Encoder:
     tokenizer: Tokenizer
     template: Template
     max_tokens: int
-    attend: str
+    injection: Injection
     normalise: str
     preprocessing: Preprocessing
     cache: VisualCache | None = None
@@ -59,7 +60,8 @@ class Encoder:
         return encode(conversation, self.tokenizer, self.template, self.max_tokens, source)
 
     def row(self, samples: Sequence[Sample]) -> Row:
-        return pack(samples, self.tokenizer.image, self.attend, self.normalise)
+        how = self.injection
+        return pack(samples, how.image_id, how.attend, self.normalise, how.places)
 
     def prompt(self, conversation: Conversation) -> list[int]:
         """Ids up to where the first answer starts."""

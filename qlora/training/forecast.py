@@ -9,14 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from lite.errors import BadInput
-from lite.template import template
+from lite.template import MMGPT, Template
 from qlora.data.conversation import Conversation
 from qlora.plan import MMGPT_9B, Device, Plan, Settings, Shapes, Work, make_plan
 from qlora.published import MMGPT_9B as MMGPT_9B_FILES
 from qlora.published import TINY
 from qlora.recipe import Recipe
 from qlora.training.feed import IMAGES, TEXT, Stream
-from qlora.training.run import Data, Progress, checkpoints_of, open_data, total_steps
+from qlora.training.run import (
+    Data,
+    Progress,
+    checkpoints_of,
+    open_data,
+    open_tokenizer,
+    total_steps,
+)
 
 # LLaMA's tokenizer makes one token of about four characters of English.
 _CHARACTERS = 4.0
@@ -38,7 +45,9 @@ def plan_recipe(recipe: Recipe, device: Device, progress: Progress) -> Plan:
 def shapes_of(recipe: Recipe) -> Shapes:
     """The sizes of the recipe's model."""
     with checkpoints_of(recipe) as checkpoints:
-        parts = (checkpoints.llama, checkpoints.flamingo)
+        parts = (
+            (checkpoints.model,) if checkpoints.model else (checkpoints.llama, checkpoints.flamingo)
+        )
         if all(Path(part).exists() for part in parts):
             return Shapes.of(checkpoints.read(with_lora=False).config)
         if parts == (MMGPT_9B_FILES.llama, MMGPT_9B_FILES.flamingo):
@@ -74,12 +83,12 @@ def _mean_tokens(recipe: Recipe, data: Data, kind: str) -> float:
     if stream is None:
         return 0.0
     count = min(_LOOKED_AT, stream.epoch_length)
-    lengths = [_characters(stream[i][0], recipe.data.template) / _CHARACTERS for i in range(count)]
+    _, text = open_tokenizer(recipe) if recipe.model.model else (None, MMGPT)
+    lengths = [_characters(stream[i][0], text) / _CHARACTERS for i in range(count)]
     return sum(min(length, recipe.data.max_tokens) for length in lengths) / count
 
 
-def _characters(conversation: Conversation, name: str) -> int:
-    text = template(name)
+def _characters(conversation: Conversation, text: Template) -> int:
     count = len(text.system if conversation.system is None else conversation.system)
     for exchange in conversation.exchanges:
         turn = text.turn(exchange.question, len(exchange.images), exchange.context)

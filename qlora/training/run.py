@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,9 @@ from accelerate.utils import (
 )
 
 from lite.errors import BadInput
-from lite.template import template
+from lite.template import MMGPT, Template, template
 from lite.tokenizer import Tokenizer
-from qlora.checkpoints import TokenizerFiles, read_tokenizer
+from qlora.checkpoints import read_tokenizer
 from qlora.data.conversation import BadRecord, Conversation
 from qlora.data.dataset import DataSet
 from qlora.data.mixture import Mixture
@@ -146,7 +146,9 @@ def _hold_out(
 def checkpoints_of(recipe: Recipe) -> Iterator[Checkpoints]:
     """Where the recipe's checkpoints are; a tiny model is made on the spot."""
     given = recipe.model
-    parts = given.model_dump(include={"llama", "clip", "clip_weights", "flamingo", "attend"})
+    parts = given.model_dump(
+        include={"model", "llama", "clip", "clip_weights", "flamingo", "attend"}
+    )
     with tempfile.TemporaryDirectory() as folder:
         if given.name == TINY:
             named: Checkpoints | None = write_checkpoints(Path(folder))
@@ -155,30 +157,49 @@ def checkpoints_of(recipe: Recipe) -> Iterator[Checkpoints]:
         yield Checkpoints.of(named, parts)
 
 
-def open_tokenizer(recipe: Recipe) -> Tokenizer:
-    """The tokenizer alone: of a model on the hub, only its small files are fetched.
+def open_tokenizer(recipe: Recipe) -> tuple[Tokenizer, Template]:
+    """Tokenizer and prompt template alone: of a LLaMA on the hub, only small files are fetched.
+
+    How many tokens an image takes is written in no small file: a whole model is opened.
 
     Raises:
-        BadInput: it cannot be had.
+        BadInput: they cannot be had.
     """
     with checkpoints_of(recipe) as checkpoints:
+        if checkpoints.model:
+            weights = checkpoints.read(with_lora=False)
+            return weights.chat_tokenizer(), template_of(recipe, weights.config.template)
         folder = resolve(checkpoints.llama, "llama", patterns=SMALL_FILES)
         base = read_tokenizer(folder)
     added = {name: base.size + i for i, name in enumerate(ADDED_TOKENS)}
-    return _tokenizer(base, added)
+    tokenizer = Tokenizer(base.tokenizer, {"<s>": base.bos, "</s>": base.eos, **added})
+    return tokenizer, template_of(recipe, MMGPT.name)
 
 
-def _tokenizer(base: TokenizerFiles, added: Mapping[str, int]) -> Tokenizer:
-    return Tokenizer(base.tokenizer, {"<s>": base.bos, "</s>": base.eos, **added})
+def template_of(recipe: Recipe, family: str) -> Template:
+    """The prompt template of a run on a model whose family has the template of that name.
+
+    Raises:
+        BadInput: the recipe asks for another one, which no export of the model would use.
+    """
+    asked = recipe.data.template
+    if asked not in (None, family):
+        raise BadInput(
+            f"data.template is {asked} but the model's own is {family}, in which it is asked after "
+            f"its export; leave data.template out."
+        )
+    return template(family)
 
 
 def make_encoder(recipe: Recipe, weights: FlamingoWeights) -> Encoder:
     """What turns conversations into samples."""
+    config = weights.config
+    injection = config.injected(weights.special_ids["<image>"])
     return Encoder(
-        tokenizer=_tokenizer(weights.tokenizer, weights.special_ids),
-        template=template(recipe.data.template),
+        tokenizer=weights.chat_tokenizer(),
+        template=template_of(recipe, config.template),
         max_tokens=recipe.data.max_tokens,
-        attend=weights.config.attend,
+        injection=injection,
         normalise=recipe.training.loss,
         preprocessing=weights.config.preprocessing,
         skip_broken=recipe.data.bad_records == "skip",

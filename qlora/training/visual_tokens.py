@@ -83,7 +83,7 @@ class Eye:
     def __init__(self, model: Flamingo, dtype: torch.dtype, folder: Path | None) -> None:
         """
         Args:
-            model: whose frozen vision encoder and resampler are used.
+            model: whose frozen vision encoder and connector are used.
             dtype: of their parameters.
             folder: where tokens are kept, or None to compute them each time.
         """
@@ -100,7 +100,7 @@ class Eye:
         return torch.stack([self._tokens(image) for image in images])[None] if images else None
 
     def _tokens(self, image: Shown) -> Tensor:
-        device = self._model.perceiver.latents.device
+        device = next(self._model.connector.parameters()).device
         kept = self.cache.read(image.key) if self.cache is not None else None
         if kept is not None:
             return kept.to(device)
@@ -127,9 +127,9 @@ def prepare(ref: ImageRef, preprocessing: Preprocessing, cache: VisualCache | No
 def weights_digest(model: Flamingo) -> str:
     """SHA-256 of everything that resampled tokens depend on, shortened to 16 characters."""
     config = model.config
-    settings = (config.preprocessing, config.clip, config.resampler_heads)
+    settings = (config.preprocessing, config.encoder, config.connector)
     sha = hashlib.sha256(repr(settings).encode())
-    for part in (model.vision_encoder, model.perceiver):
+    for part in (model.vision_encoder, model.connector):
         for name, parameter in part.named_parameters():
             sha.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
             sha.update(

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from lite.attend import PRECEDING
 from lite.commands.common import entry_point
 from lite.images import Preprocessing
+from lite.template import MMGPT
 from qlora.checkpoints import read_clip
 from qlora.demo.draw import draw
 from qlora.demo.training.language import llama_config
@@ -29,8 +30,9 @@ from qlora.demo.training.sizes import DEPTH, HEADS, INTERVAL, LATENTS, LLAMA, SI
 from qlora.demo.training.telling import telling
 from qlora.demo.training.tower import pixels_of
 from qlora.files import replacing
-from qlora.model import Flamingo, FlamingoConfig
+from qlora.model import Flamingo
 from qlora.model.clip import patch_tokens
+from qlora.model.config import Encoder, Gated, ModelConfig, Perceiver
 from qlora.model.flamingo import assign
 from qlora.model.weights import ADDED_TOKENS
 
@@ -118,18 +120,17 @@ def collate(rows: list[Row]) -> dict[str, Tensor]:
 def untrained(folder: Path, seed: int) -> Flamingo:
     """The model with CLIP and LLaMA from `folder`, frozen, and fresh parts between them."""
     clip = read_clip(str(folder / "clip.json"), str(folder / "clip.safetensors"))
-    config = FlamingoConfig(
+    width = clip.config["vision_cfg"]["width"]
+    config = ModelConfig(
+        family="mmgpt",
         llama=llama_config(),
-        clip=clip.config,
         preprocessing=Preprocessing(clip.image_size, clip.mean, clip.std),
-        embedding_rows=VOCABULARY + len(ADDED_TOKENS),
-        gated_layers=tuple(range(INTERVAL - 1, LLAMA["num_hidden_layers"], INTERVAL)),
-        dim_visual=clip.config["vision_cfg"]["width"],
-        latents=LATENTS,
-        resampler_depth=DEPTH,
-        resampler_heads=HEADS,
-        gated_heads=HEADS,
+        encoder=Encoder(clip.config),
+        connector=Perceiver(width, LATENTS, DEPTH, HEADS),
+        injection=Gated(tuple(range(INTERVAL - 1, LLAMA["num_hidden_layers"], INTERVAL)), HEADS),
         attend=PRECEDING,
+        embedding_rows=VOCABULARY + len(ADDED_TOKENS),
+        template=MMGPT.name,
     )
     model = Flamingo(config, IMAGE)
     torch.manual_seed(seed)
@@ -200,7 +201,7 @@ def command(folder: Path, steps: int, batch: int, rate: float, seed: int, worker
         with torch.no_grad():
             patches = patch_tokens(model.vision_encoder, pixels)
             embedding[:VOCABULARY] = start  # weight decay touches every row
-        seen = model.perceiver(patches)
+        seen = model.connector(patches)
         # Rows of fewer pictures than others end in blank ones, which no token sees.
         visual = seen.new_zeros(len(ids), int(batch["place"].max()) + 1, *seen.shape[1:])
         visual = visual.index_put((batch["owner"], batch["place"]), seen)

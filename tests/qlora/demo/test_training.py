@@ -32,10 +32,11 @@ SCENE = Scene((CIRCLE, OPEN), "white")
 def test_cells_tell_what_is_drawn_where() -> None:
     truth = cells(SCENE, side=112, grid=14)
     shown = truth.shown.reshape(14, 14)
-    assert SHOWN[shown[3, 3]] == "circle" and COLOURS[truth.colour.reshape(14, 14)[3, 3]] == "red"
+    assert SHOWN[shown[3, 3]] == "circle"
+    assert COLOURS[truth.colour.reshape(14, 14)[3, 3]] == "red"
     assert SHOWN[shown[3, 10]] == "a white background"
     assert truth.box.reshape(14, 14, 4)[3, 3] == pytest.approx((-0.25, -0.25, 0.25, 0.25), abs=0.02)
-    drawn, (left, top) = placed(OPEN, 112)
+    drawn, (_left, top) = placed(OPEN, 112)
     row = truth.letter.reshape(14, 14)[int((top + drawn.height / 2) / 8)]
     assert "".join(dict.fromkeys(LETTERS[i] for i in row if i != NONE)) == "Open"
 
@@ -53,7 +54,8 @@ def test_every_thing_of_many_scenes_has_cells_of_its_own() -> None:
 def test_what_is_told_of_a_picture_is_of_the_training_split_and_repeats() -> None:
     assert telling(5) == telling(5) != telling(6)
     two = [number for number in range(80) if len(telling(number)[0]) == 2]
-    assert two and all("second picture" in telling(number)[1][0] for number in two)
+    assert two
+    assert all("second picture" in telling(number)[1][0] for number in two)
 
 
 class Line(nn.Module):
@@ -95,13 +97,16 @@ def test_a_stage_that_was_cut_ends_as_one_that_was_not(tmp_path: Path) -> None:
     resumed = fit(tmp_path / "cut")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "cut")]
-    assert logs[0] == logs[1] and len(logs[0].splitlines()) == 12
+    assert logs[0] == logs[1]
+    assert len(logs[0].splitlines()) == 12
 
 
 def test_the_rate_rises_stays_and_falls_to_almost_nothing() -> None:
     plan = loop.Plan(Path(), steps=1000, batch=1, rate=1.0)
     rates = [loop.rate_at(step, plan) for step in range(1000)]
-    assert rates[0] < 0.1 and rates[100] == rates[400] == 1.0 and rates[-1] < 0.01
+    assert rates[0] < 0.1
+    assert rates[100] == rates[400] == 1.0
+    assert rates[-1] < 0.01
     assert rates[500:] == sorted(rates[500:], reverse=True)
 
 
@@ -127,7 +132,8 @@ def test_the_stages_fit_together(tmp_path: Path) -> None:
     row = alignment.Tellings(tmp_path / "llama" / "tokenizer.model")[0]
     ids = torch.from_numpy(row.ids[: int(np.argmax(row.positions[1:] == 0)) + 1])
     logits = model(ids, tower.pixels_of(row.pictures))
-    assert logits.shape == (len(ids), language.VOCABULARY) and bool(logits.isfinite().all())
+    assert logits.shape == (len(ids), language.VOCABULARY)
+    assert bool(logits.isfinite().all())
 
 
 @needs_fonts

@@ -1,0 +1,173 @@
+"""mPLUG-Owl 7B as X-PLUG published it: one folder with everything.
+
+Contract: `read_owl` gives the whole model of the folder that mPLUG-Owl saves (`config.json` of type
+`mplug-owl`, `pytorch_model.bin` or shards, SentencePiece tokenizer). Sizes that the configuration
+gets wrong are read off the tensors: the abstractor's feed-forward is 2816 wide in the released
+files whatever `intermediate_size` says.
+
+Left out on purpose: `rotary_emb.inv_freq`. Refused: the video variant.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lite.errors import BadInput
+from lite.images import SQUASH
+from lite.template import OWL
+from qlora.checkpoints import TensorSource, open_tensors, read_tokenizer, renamed
+from qlora.checkpoints.checks import check_tensors
+from qlora.checkpoints.llama import decoder_of
+from qlora.families.parts import (
+    adapter,
+    assemble,
+    below,
+    epsilon,
+    preprocessing,
+    section,
+    sizes,
+)
+from qlora.families.towers import OWL_TOWER, tower_config, tower_tensors
+from qlora.model.config import Abstractor, Encoder
+from qlora.model.weights import FlamingoWeights
+
+MODEL_TYPE = "mplug-owl"
+_VISION, _ABSTRACTOR, _LANGUAGE = "vision_model.", "abstractor.", "language_model."
+# Defaults of the published code (configuration_mplug_owl.py), where a config leaves a size out.
+_VIT: dict[str, int | None] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+}
+_QUERIES: dict[str, int | None] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 16,
+}
+_PART = re.compile(
+    r"encoder\.layers\.(\d+)\.crossattention\.(?:attention\.|output\.(?:mlp\.)?)?"
+    r"(\w+\.(?:weight|bias))"
+)
+
+
+def read_owl(folder: Path, config: dict[str, Any], lora: Path | None = None) -> FlamingoWeights:
+    """Open an mPLUG-Owl folder; tensors are read when asked for.
+
+    Args:
+        folder: as published.
+        config: its `config.json`.
+        lora: a PEFT adapter folder, merged into the language model.
+
+    Raises:
+        BadInput: a part is missing, unexpected, of another shape, or of the video variant.
+    """
+    path = folder / "config.json"
+    tensors = open_tensors(folder)
+    _refuse_others(tensors, folder)
+    encoder = Encoder(
+        tower_config(section(config, "vision_config", path), _VIT, path),
+        keep_class=True,
+        final_norm=True,
+        epsilon=epsilon(config["vision_config"], 1e-6, path),
+    )
+    text = section(config, "text_config", path)
+    decoder = decoder_of({"model_type": "llama", **text}, below(tensors, _LANGUAGE), path, folder)
+    connector = _abstractor(config, tensors, encoder, path)
+    connected = _connector_tensors(tensors)
+    check_tensors(connected, _abstractor_shapes(connector), folder, "mPLUG-Owl folder")
+    return assemble(
+        family=MODEL_TYPE,
+        template=OWL.name,
+        tokenizer=read_tokenizer(folder),
+        folder=folder,
+        decoder=decoder,
+        vision=tower_tensors(below(tensors, _VISION), encoder, OWL_TOWER, folder),
+        connected=connected,
+        encoder=encoder,
+        connector=connector,
+        preprocessing=preprocessing(folder, encoder.clip["vision_cfg"]["image_size"], SQUASH),
+        lora=adapter(lora),
+    )
+
+
+def _refuse_others(tensors: TensorSource, folder: Path) -> None:
+    for name in tensors:
+        if ".temporal." in name or "temporal_" in name:
+            raise BadInput(
+                f"{folder} holds {name}, so it is mPLUG-Owl's video variant, which is not "
+                f"supported; give mplug-owl-llama-7b or a model trained from it."
+            )
+        if not name.startswith((_VISION, _ABSTRACTOR, _LANGUAGE)) and name != "query_tokens":
+            raise BadInput(
+                f"{folder} holds {name}, which mPLUG-Owl does not have; give the folder as "
+                f"published."
+            )
+
+
+def _abstractor(
+    config: dict[str, Any], tensors: TensorSource, encoder: Encoder, path: Path
+) -> Abstractor:
+    raw = section(config, "visual_abstractor_config", path)
+    found = sizes(raw, _QUERIES, path)
+    first = "abstractor.encoder.layers.0.crossattention.output.mlp.w1.weight"
+    for name in (first, "abstractor.visual_fc.weight", "query_tokens"):
+        if name not in tensors:
+            raise BadInput(
+                f"{path.parent} lacks {name}, so its abstractor is missing or incomplete; give the "
+                f"folder as published."
+            )
+    dim, heads = found["hidden_size"], found["num_attention_heads"]
+    if dim % heads:
+        raise BadInput(f"{path} gives the abstractor {heads} heads for a width of {dim}.")
+    return Abstractor(
+        dim=dim,
+        dim_media=encoder.width,
+        queries=tensors.shape("query_tokens")[-2],
+        depth=found["num_hidden_layers"],
+        heads=heads,
+        inner=tensors.shape(first)[0],
+        width=tensors.shape("abstractor.visual_fc.weight")[0],
+    )
+
+
+def _connector_tensors(tensors: TensorSource) -> TensorSource:
+    def name_of(name: str) -> str | None:
+        if name == "query_tokens":
+            return name
+        if not name.startswith(_ABSTRACTOR):
+            return None
+        return _PART.sub(r"layers.\1.\2", name.removeprefix(_ABSTRACTOR))
+
+    return renamed(tensors, name_of)
+
+
+def _abstractor_shapes(c: Abstractor) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of `qlora.model.connectors.VisualAbstractor`."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "query_tokens": (1, c.queries, c.dim),
+        "visual_fc.weight": (c.width, c.dim),
+        "visual_fc.bias": (c.width,),
+        "vit_eos": (1, 1, c.width),
+    }
+    linears = {
+        "query": (c.dim, c.dim),
+        "key": (c.dim, c.dim_media),
+        "value": (c.dim, c.dim_media),
+        "out_proj": (c.dim, c.dim),
+        "w1": (c.inner, c.dim),
+        "w2": (c.dim, c.inner),
+        "w3": (c.inner, c.dim),
+    }
+    norms = {"norm1": c.dim, "normk": c.dim_media, "norm2": c.dim, "ffn_ln": c.inner}
+    for i in range(c.depth):
+        for name, (out, width) in linears.items():
+            shapes[f"layers.{i}.{name}.weight"] = (out, width)
+            shapes[f"layers.{i}.{name}.bias"] = (out,)
+        for name, width in norms.items():
+            shapes |= {f"layers.{i}.{name}.{kind}": (width,) for kind in ("weight", "bias")}
+    return shapes

@@ -1,0 +1,190 @@
+"""What the readers of whole models share: configs, a decoder inside a model, adapters.
+
+Contract: helpers give something that was looked at, or raise `BadInput` with one sentence that
+names the file and the thing. Tensor data is read only when a tensor is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lite.attend import OWN
+from lite.errors import BadInput
+from lite.images import Preprocessing
+from qlora.checkpoints import (
+    LoraCheckpoint,
+    TensorSource,
+    TokenizerFiles,
+    merged,
+    read_lora,
+    renamed,
+)
+from qlora.checkpoints.checks import read_json
+from qlora.checkpoints.llama import LlamaCheckpoint
+from qlora.checkpoints.vit_config import check_preprocessing
+from qlora.model.config import Abstractor, Encoder, ModelConfig, Projector, Spliced
+from qlora.model.weights import FlamingoWeights, LoraMerged
+
+# Paths of the language model's linear layers as the families' adapters spell them.
+_LINEAR = re.compile(
+    r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\."
+    r"(?:decoder_layer\.)?((?:self_attn|mlp)\.\w+)"
+)
+_LAYER = re.compile(r"^(model\.layers\.\d+)\.")
+
+
+def section(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """A part of a `config.json` that is an object of its own."""
+    value = config.get(key)
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} has no {key}; give the config.json that belongs to the weights.")
+    return value
+
+
+def sizes(config: Mapping[str, Any], keys: Mapping[str, int | None], path: Path) -> dict[str, int]:
+    """Whole numbers from 1 by key, with defaults where the key may be missing.
+
+    Raises:
+        BadInput: one of them is missing or makes no sense.
+    """
+    found = {}
+    for key, default in keys.items():
+        value = config.get(key, default)
+        if type(value) is not int or not 0 < value < 2**20:
+            raise BadInput(f"{path} has {key} {value!r} where a size belongs; download it again.")
+        found[key] = value
+    return found
+
+
+def below(tensors: TensorSource, *prefixes: str) -> TensorSource:
+    """Tensors whose names begin with one of the prefixes, without it."""
+
+    def inner(name: str) -> str | None:
+        prefix = next((p for p in prefixes if name.startswith(p)), None)
+        return None if prefix is None else name.removeprefix(prefix)
+
+    return renamed(tensors, inner)
+
+
+def epsilon(config: Mapping[str, Any], default: float, path: Path) -> float:
+    """`layer_norm_eps`."""
+    value = config.get("layer_norm_eps", default)
+    if type(value) not in (int, float) or not 0 < value < 1:
+        raise BadInput(f"{path} has layer_norm_eps {value!r}; download it again.")
+    return float(value)
+
+
+def preprocessing(folder: Path, size: int, fit: str) -> Preprocessing:
+    """What `preprocessor_config.json` says of means and deviations, for an encoder of that size.
+
+    Args:
+        folder: where it is; without it CLIP's own numbers hold.
+        size: side that the encoder takes.
+        fit: how a picture becomes a square.
+    """
+    path = folder / "preprocessor_config.json"
+    plain = Preprocessing(size, fit=fit)
+    if not path.is_file():
+        return plain
+    raw = read_json(path, "preprocessing config")
+    if raw.get("resample", 3) != 3:  # PIL's number of bicubic
+        raise BadInput(f"{path} asks for resample {raw['resample']!r}, but only 3 is computed.")
+    given = {
+        "mean": raw.get("image_mean", list(plain.mean)),
+        "std": raw.get("image_std", list(plain.std)),
+    }
+    mean, std = check_preprocessing(given, str(path))
+    return dataclasses.replace(plain, mean=mean, std=std)
+
+
+def assemble(
+    *,
+    family: str,
+    template: str,
+    tokenizer: TokenizerFiles,
+    folder: Path,
+    decoder: LlamaCheckpoint,
+    vision: TensorSource,
+    connected: TensorSource,
+    encoder: Encoder,
+    connector: Abstractor | Projector,
+    preprocessing: Preprocessing,
+    image: int | None = None,
+    lora: LoraCheckpoint | None = None,
+) -> FlamingoWeights:
+    """A model with spliced tokens, of its parts.
+
+    Args:
+        family, template, encoder, connector, preprocessing: as in `ModelConfig`.
+        tokenizer: of the language model.
+        folder: where it was read.
+        decoder: the language model.
+        vision: parameters of the vision tower, under open_clip's names.
+        connected: parameters of the connector, under the names of its module.
+        image: id of `<image>`; by default the first after the vocabulary.
+        lora: merged into the language model.
+
+    Raises:
+        BadInput: the connector's width is not the language model's, or the LoRA does not fit.
+    """
+    llama = decoder.config
+    if connector.width != llama.hidden_size:
+        where = connected.where(next(iter(connected)))
+        raise BadInput(
+            f"The {connector.name} in {where} gives tokens of width {connector.width} but the "
+            f"language model in {decoder.folder} takes {llama.hidden_size}; give the "
+            f"{connector.name} that was trained with it."
+        )
+    base = merged(
+        renamed(vision, lambda name: f"vision_encoder.{name}"),
+        renamed(connected, lambda name: f"{connector.name}.{name}"),
+        renamed(
+            decoder.tensors,
+            lambda name: "lang_encoder." + _LAYER.sub(r"\1.decoder_layer.", name),
+        ),
+    )
+    special = max(tokenizer.size, llama.vocab_size) if image is None else image
+    return FlamingoWeights(
+        config=ModelConfig(
+            family=family,
+            llama=llama,
+            preprocessing=preprocessing,
+            encoder=encoder,
+            connector=connector,
+            injection=Spliced(),
+            attend=OWN,
+            embedding_rows=llama.vocab_size,
+            template=template,
+        ),
+        base=base,
+        tensors=LoraMerged(base, lora.deltas) if lora else base,
+        lora=lora,
+        tokenizer=tokenizer,
+        special_ids={"<image>": special},
+        llama_folder=folder,
+    )
+
+
+def adapter(path: Path | None) -> LoraCheckpoint | None:
+    """A LoRA of the language model inside a model, whichever way its trainer saw the model.
+
+    Raises:
+        BadInput: it is none, or adapts something else than the language model's linear layers.
+    """
+    if path is None:
+        return None
+    read = read_lora(path)
+    deltas = {}
+    for module, delta in read.deltas.items():
+        match = _LINEAR.fullmatch(module)
+        if match is None:
+            raise BadInput(
+                f"The LoRA in {path} adapts {module}, which is no linear layer of the language "
+                f"model; give one that leaves the rest of the model as it is."
+            )
+        deltas[f"model.layers.{match[1]}.decoder_layer.{match[2]}"] = delta
+    return LoraCheckpoint(deltas, read.path)
