@@ -66,6 +66,16 @@ class Decoder:
         """Positions that the model can hold."""
         return self._sizes.context
 
+    @property
+    def threads(self) -> int:
+        """Worker threads of the session; 0 is ONNX Runtime's own choice."""
+        return self._session.get_session_options().intra_op_num_threads
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Bytes of the KV cache for one token."""
+        return self._cache.bytes_per_position
+
     def logits(
         self,
         ids: Sequence[int] | np.ndarray,

@@ -12,7 +12,7 @@ import click
 
 from lite.commands.common import entry_point
 
-NAMES = ("load", "serve", "session", "startup", "train")
+NAMES = ("chat", "load", "quality", "serve", "session", "startup", "train")
 
 HELP = """
 Measure speed and memory, with peers side by side.
