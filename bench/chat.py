@@ -10,6 +10,8 @@ other may be had by calling this twice: all that are named are in memory at once
     pp512       prompt of 512 tokens, tokens/s
     tg128       128 tokens one by one, tokens/s, and GB/s of weights read
     tg128 image the same in a conversation about an image
+    tg128 repeating, tg128 new   an answer that repeats itself and one that does not, with prompt
+                lookup (`lite.lookahead`): to be compared with tg128
     ttft N      first token of turn N of a conversation about an image, seconds
     depth D     one token after D others, seconds
 
@@ -42,7 +44,7 @@ from lite.errors import LiteError
 from lite.userdirs import cache_dir
 
 LIBRARIES = ("onnxruntime", "numpy", "torch", "transformers", "llama-cpp-python")
-MEASURES = ("vis", "pp", "tg", "tg image", "turns", "growth")
+MEASURES = ("vis", "pp", "tg", "tg image", "lookahead", "turns", "growth")
 
 
 @dataclass
@@ -256,7 +258,8 @@ def _figures(c: Contender, settings: dict[str, Any], bandwidth: float) -> dict[s
         "load_seconds": round(c.load, 3),
         "peak_rss_gb": round(c.peak / 1e9, 3),
     }
-    counts = {"pp": settings["prompt"], "tg": settings["answer"], "tg image": settings["answer"]}
+    counts = {"pp": settings["prompt"]}
+    counts |= {name: settings["answer"] for name in c.seconds if name.startswith("tg")}
     for name, seconds in c.seconds.items():
         if name not in counts:
             figures[name] = {"seconds": _spread(seconds)}
@@ -264,7 +267,7 @@ def _figures(c: Contender, settings: dict[str, Any], bandwidth: float) -> dict[s
         rates = [counts[name] / s for s in seconds]
         title = name.replace(name[:2], f"{name[:2]}{counts[name]}", 1)
         figures[title] = {"tokens_per_second": _spread(rates)}
-        if name.startswith("tg"):
+        if name in ("tg", "tg image"):
             read = c.facts.get("weight_bytes_image" if name == "tg image" else "weight_bytes")
             figures[title] |= _read(read, statistics.mean(rates), bandwidth)
     return figures

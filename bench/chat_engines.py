@@ -40,6 +40,10 @@ class Engine(ABC):
         """Encode an image never seen before; False where the engine has no vision encoder here."""
         return False
 
+    def follow(self, tokens: list[int]) -> bool:
+        """Run given tokens one after the other, looking ahead; False where it cannot."""
+        return False
+
     @abstractmethod
     def clear(self, image: bool = False) -> None:
         """Start again, with the image that `see` encoded last or without one."""
@@ -106,6 +110,15 @@ class Lite(Engine):
     def feed(self, tokens: int) -> None:
         self._ids += self.random(tokens)
         self._decoder.logits(self._ids, self._images)
+
+    def follow(self, tokens: list[int]) -> bool:
+        from lite.lookahead import Lookahead
+
+        ahead = Lookahead(self._decoder, self._model.run_costs)
+        for token in tokens:
+            self._ids.append(token)
+            ahead.logits(self._ids, self._images)
+        return True
 
 
 class LlamaCpp(Engine):
@@ -237,6 +250,8 @@ def measure(engine: Engine, what: str, settings: dict[str, Any]) -> dict[str, fl
         engine.clear(image=True)
         engine.feed(1)
         return {"tg image": _decode(engine, settings["answer"])}
+    if what == "lookahead":
+        return _lookahead(engine, settings["answer"])
     if what == "turns":
         return _turns(engine, settings)
     return _growth(engine, settings)
@@ -244,6 +259,19 @@ def measure(engine: Engine, what: str, settings: dict[str, Any]) -> dict[str, fl
 
 def _decode(engine: Engine, tokens: int) -> float:
     return timed(lambda: [engine.feed(1) for _ in range(tokens)])
+
+
+def _lookahead(engine: Engine, tokens: int) -> dict[str, float]:
+    """An answer that says the same 16 tokens again and again, and one that repeats nothing."""
+    phrase, found = engine.random(16), {}
+    texts = {"repeating": (phrase * (tokens // 16 + 1))[:tokens], "new": engine.random(tokens)}
+    for name, text in texts.items():
+        engine.clear()
+        engine.feed(1)
+        followed: list[bool] = []
+        seconds = timed(lambda t=text, f=followed: f.append(engine.follow(t)))  # type: ignore[misc]
+        found |= {f"tg {name}": seconds} if followed[0] else {}
+    return found
 
 
 def _turns(engine: Engine, settings: dict[str, Any]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from lite.bundle import Bundle
 from lite.decoder import Decoder
+from lite.lookahead import RunCosts
 from lite.manifest import TOKENIZER
 from lite.template import template
 from lite.tokenizer import Tokenizer
@@ -36,6 +37,7 @@ class Engine:
         self.tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER), special_ids)
         self.vision = VisionEncoder(bundle, device, threads)
         self._decoder_options = (device, threads)
+        self.run_costs = RunCosts()
 
     @cached_property
     def decoder(self) -> Decoder:
