@@ -263,7 +263,8 @@ def _decode(engine: Engine, tokens: int) -> float:
 
 def _lookahead(engine: Engine, tokens: int) -> dict[str, float]:
     """An answer that says the same 16 tokens again and again, and one that repeats nothing."""
-    phrase, found = engine.random(16), {}
+    phrase = engine.random(16)
+    found: dict[str, float] = {}
     texts = {"repeating": (phrase * (tokens // 16 + 1))[:tokens], "new": engine.random(tokens)}
     for name, text in texts.items():
         engine.clear()

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lite.cpu import cpu_features, cpu_name
+
 # Larger than any cache of the CPUs meant here, so that memory is what is measured.
 BANDWIDTH_BYTES = 1 << 29
 # Instructions that decide which kernels a runtime takes.
@@ -26,7 +28,7 @@ FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"
 def machine(libraries: Iterable[str] = ()) -> dict[str, object]:
     """CPU, memory, system, and the versions of Python and of `libraries`."""
     report: dict[str, object] = {"cpu": cpu_name(), "cores": os.cpu_count()}
-    if flags := cpu_flags():
+    if flags := [flag for flag in FLAGS if flag in cpu_features()]:
         report["cpu_flags"] = flags
     if hasattr(os, "sysconf"):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -39,19 +41,6 @@ def machine(libraries: Iterable[str] = ()) -> dict[str, object]:
         except PackageNotFoundError:
             continue
     return report
-
-
-def cpu_name() -> str:
-    """The CPU as it calls itself."""
-    name = platform.processor() or platform.machine()
-    return next(iter(_cpuinfo("model name")), name) or name
-
-
-def cpu_flags() -> list[str]:
-    """Those of `FLAGS` that the CPU has; empty where the system does not tell."""
-    lines = [*_cpuinfo("flags"), *_cpuinfo("Features")]
-    present = set(lines[0].split()) if lines else set()
-    return [flag for flag in FLAGS if flag in present]
 
 
 def load_average() -> float | None:
@@ -81,11 +70,3 @@ def read_bandwidth(threads: int, passes: int = 3) -> float:
             list(pool.map(np.bitwise_or.reduce, blocks))
             best = max(best, threads * per_thread * 8 / (time.perf_counter() - start))
     return best
-
-
-def _cpuinfo(field: str) -> list[str]:
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return []
-    lines = (line.partition(":") for line in info.read_text().splitlines())
-    return [value.strip() for name, _, value in lines if name.strip() == field]

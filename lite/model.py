@@ -80,14 +80,17 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
     hashing: Callable[[str], None] = lambda name: None,
+    notice: Callable[[str], None] = lambda sentence: None,
 ) -> Model:
     """Open a bundle.
 
     Args:
         path: the folder that lite-export wrote.
         device: `cpu`.
-        threads: worker threads; None is one per physical core.
+        threads: worker threads; None is what decodes a large model fastest, measured at its first
+            use on a machine.
         hashing: called with the name of each large file that is checked for the first time.
+        notice: called with a sentence before other work that is done once on each machine.
 
     Raises:
         BadInput: there is no bundle at `path`, or it is damaged or altered.
@@ -97,4 +100,4 @@ def load(
             "This release has no demo bundle inside; name a bundle (-m BUNDLE), which "
             "'lite-export tiny -o tiny-bundle' makes without any download."
         )
-    return Model(Bundle.open(path, hashing), device, threads)
+    return Model(Bundle.open(path, hashing), device, threads, notice)
