@@ -12,13 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
-import resource
-import sys
 import time
-from importlib.metadata import version
-from pathlib import Path
 
 import click
 import torch
@@ -26,6 +20,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from bench.command_line import command_line
+from bench.machine import machine, peak_bytes
 from bench.random_weights import SHAPES, RandomTensors, random_weights
 from lite.commands.common import run
 from qlora.model.nf4 import Linear4bit
@@ -42,30 +37,6 @@ class TimedTensors(RandomTensors):
         tensor = super().__getitem__(name)
         self.seconds += time.perf_counter() - start
         return tensor
-
-
-def peak_bytes() -> int:
-    """The largest resident set of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def machine() -> dict[str, object]:
-    """Where the measurement was made."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = (line for line in info.read_text().splitlines() if line.startswith("model name"))
-        model = next(names, model).partition(":")[2].strip() or model
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "memory_gb": round(memory / 1e9, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "bitsandbytes", "transformers")},
-    }
 
 
 def held_bytes(model: torch.nn.Module) -> tuple[int, int]:
@@ -104,7 +75,7 @@ def command(shape: str, base: str) -> None:
     small, rest = held_bytes(model)
     report = {
         "command": command_line(),
-        "machine": machine(),
+        "machine": machine(("torch", "bitsandbytes", "transformers")),
         "shape": shape,
         "parameters": weights.parameters,
         "stored_as": "float16, random, made on demand",

@@ -27,6 +27,7 @@ class Timings:
         prefill_seconds: running them.
         new_tokens: tokens generated.
         decode_seconds: generating all but the first, which the prefill gives.
+        decode_runs: runs of the decoder for these; fewer where several tokens came from one.
         finish: `stop` (the model ended), `length` (limit reached), or empty while it goes on.
     """
 
@@ -37,6 +38,7 @@ class Timings:
     prefill_seconds: float = 0.0
     new_tokens: int = 0
     decode_seconds: float = 0.0
+    decode_runs: int = 0
     finish: str = ""
 
     @property

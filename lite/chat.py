@@ -20,6 +20,7 @@ from lite.answer import AnswerText, Piece, Timings
 from lite.conversation import Conversation, Exchange
 from lite.errors import BadInput, TooLong
 from lite.images import Picture, load_image
+from lite.lookahead import Lookahead
 from lite.sampling import Sampler, Sampling, log_probability
 from lite.vision import VisualMemory
 
@@ -39,6 +40,7 @@ class _Request:
     max_tokens: int
     stop: tuple[str, ...]
     drop_turns: bool
+    lookahead: bool
     sampler: Sampler
     progress: Callable[[str, int, int], None]
 
@@ -60,6 +62,7 @@ class Chat(Conversation):
         max_tokens: int = DEFAULT_MAX_TOKENS,
         stop: Sequence[str] = (),
         drop_turns: bool = True,
+        lookahead: bool = True,
         progress: Callable[[str, int, int], None] = lambda what, done, total: None,
         **sampling: Any,
     ) -> Iterator[Piece]:
@@ -73,6 +76,8 @@ class Chat(Conversation):
             stop: texts before which the answer ends; none of them is ever shown.
             drop_turns: where the context is full, drop the oldest turns; False ends the answer
                 there, and refuses a prompt that does not fit.
+            lookahead: where the answer repeats the context, run several tokens at once; it changes
+                only the speed, and is tried only where that pays (`lite.lookahead`).
             progress: called with ("image" or "prompt", done, total) during long work.
             sampling: fields of `lite.sampling.Sampling`; greedy by default.
 
@@ -88,7 +93,8 @@ class Chat(Conversation):
             raise BadInput(f"max_tokens is {max_tokens}; give a number from 1.")
         if isinstance(stop, str) or not all(stop):
             raise BadInput("stop must be a list of texts that are not empty.")
-        how = _Request(max_tokens, tuple(stop), drop_turns, Sampler(_settings(sampling)), progress)
+        sampler = Sampler(_settings(sampling))
+        how = _Request(max_tokens, tuple(stop), drop_turns, lookahead, sampler, progress)
         return self._answer(text, as_list(image), how)
 
     def save(self, path: str | Path, kv: bool = False) -> None:
@@ -185,6 +191,7 @@ class Chat(Conversation):
         timings.prefill_seconds = time.perf_counter() - start
         timings.prefill_tokens = decoder.computed
         unspeakable = tokenizer.unspeakable(logits.size)
+        ahead = Lookahead(decoder, self.engine.run_costs, how.lookahead)
         start = time.perf_counter()
         try:
             while True:
@@ -212,7 +219,9 @@ class Chat(Conversation):
                     if len(ids) == decoder.context:
                         timings.finish = "length"
                         break
-                logits = decoder.logits(ids, images)
+                    ahead.restart()
+                logits = ahead.logits(ids, images)
+                timings.decode_runs = ahead.runs
         except BaseException:
             text.interrupt()
             raise

@@ -35,6 +35,7 @@ class Decoder:
         self._bundle = bundle
         self._sizes = bundle.manifest.sizes
         self._injection = bundle.manifest.injected
+        self._special = frozenset(bundle.manifest.special_ids.values())
         self._session = session
         self._check_graph()
         self._inputs = {end.name for end in session.get_inputs()}
@@ -66,6 +67,16 @@ class Decoder:
         """Positions that the model can hold."""
         return self._sizes.context
 
+    @property
+    def threads(self) -> int:
+        """Worker threads of the session; 0 is ONNX Runtime's own choice."""
+        return self._session.get_session_options().intra_op_num_threads
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Bytes of the KV cache for one token."""
+        return self._cache.bytes_per_position
+
     def logits(
         self,
         ids: Sequence[int] | np.ndarray,
@@ -84,13 +95,32 @@ class Decoder:
         Raises:
             BadInput: the sequence is empty or too long, or images and `<image>` tokens differ.
         """
-        ids, index = self._checked(ids, images)
-        sights = self._sights_of(index, images)
-        # The last token always runs: its logits are not kept.
-        start = min(self._cache.reusable(ids, sights), len(ids) - 1)
-        self.computed = len(ids) - start
-        rows = self._run_from(start, ids, sights, index, images, False, progress)
-        return rows[-1]
+        return self._end_of(ids, images, 1, progress)[0]
+
+    def ahead(
+        self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory], draft: Sequence[int]
+    ) -> np.ndarray:
+        """Logits after the last token of `ids` and after each token guessed to follow it.
+
+        The guesses that prove wrong cost nothing later: the cache is compared with each sequence.
+
+        Args:
+            ids: the whole sequence.
+            images: one visual memory for each `<image>` in it.
+            draft: further tokens, `ordinary` ones.
+
+        Returns:
+            float32 `[1 + len(draft), vocab]`.
+
+        Errors as for `logits`.
+        """
+        return self._end_of([*ids, *draft], images, 1 + len(draft), lambda done, total: None)
+
+    def ordinary(self, ids: Sequence[int]) -> list[int]:
+        """The tokens before the first that no answer can hold."""
+        special, vocab = self._special, self._sizes.vocab
+        ends = (i for i, token in enumerate(ids) if token in special or token >= vocab)
+        return list(ids[: next(ends, None)])
 
     def reusable(self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory] = ()) -> int:
         """How many leading tokens of a sequence the cache already holds; errors as for `logits`."""
@@ -131,7 +161,23 @@ class Decoder:
         ids, index = self._checked(ids, images)
         sights = self._sights_of(index, images)
         self.computed = len(ids)
-        return self._run_from(0, ids, sights, index, images, True, lambda done, total: None)
+        return self._run_from(0, ids, sights, index, images, 0, lambda done, total: None)
+
+    def _end_of(
+        self,
+        ids: Sequence[int] | np.ndarray,
+        images: Sequence[VisualMemory],
+        rows: int,
+        progress: Callable[[int, int], None],
+    ) -> np.ndarray:
+        """Logits of the last `rows` positions; what the cache holds before them is not run."""
+        ids, index = self._checked(ids, images)
+        sights = self._sights_of(index, images)
+        # These positions always run: logits are not kept.
+        first = len(ids) - rows
+        start = min(self._cache.reusable(ids, sights), first)
+        self.computed = len(ids) - start
+        return self._run_from(start, ids, sights, index, images, first, progress)
 
     def _checked(
         self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory]
@@ -160,21 +206,24 @@ class Decoder:
         sights: np.ndarray,
         index: np.ndarray,
         images: Sequence[VisualMemory],
-        every_position: bool,
+        first: int,
         progress: Callable[[int, int], None],
     ) -> np.ndarray:
+        """Runs `ids[start:]` in chunks; logits of `ids[first:]`."""
         offsets = self._injection.offsets(ids)
         rows = []
         for at in range(start, len(ids), PREFILL_CHUNK):
             end = min(at + PREFILL_CHUNK, len(ids))
             # Until the run is done, the cache is right only up to where it starts.
             self._cache.hold(ids[:at], sights[:at])
-            first = 0 if every_position else end - at - 1
+            # A chunk before the first position gives one row, which is not used.
+            wanted = min(max(first, at), end - 1)
             part = slice(at, end)
-            rows.append(self._run(at, ids[part], index[part], offsets[part], images, first))
+            found = self._run(at, ids[part], index[part], offsets[part], images, wanted - at)
+            rows += [found] if end > first else []
             self._cache.hold(ids[:end], sights[:end])
             progress(end - start, len(ids) - start)
-        return np.concatenate(rows) if every_position else rows[-1]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def _run(
         self,

@@ -6,12 +6,15 @@ beyond the tokenizer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 from lite.bundle import Bundle
 from lite.decoder import Decoder
+from lite.lookahead import RunCosts
 from lite.manifest import TOKENIZER
 from lite.template import template
+from lite.threads import choose_threads
 from lite.tokenizer import Tokenizer
 from lite.vision import VisionEncoder
 
@@ -23,12 +26,20 @@ class Engine:
     its new tokens, another one is read again from where it differs.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "cpu",
+        threads: int | None = None,
+        notice: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
         """
         Args:
             bundle: opened and checked.
             device: `cpu`.
-            threads: worker threads; None is one per physical core.
+            threads: worker threads; None is one per physical core for images, and for tokens
+                what `lite.threads` measured.
+            notice: called with a sentence before work that is done once on each machine.
         """
         self.bundle = bundle
         self.template = template(bundle.manifest.template)
@@ -40,11 +51,16 @@ class Engine:
         )
         self.vision = VisionEncoder(bundle, device, threads)
         self._decoder_options = (device, threads)
+        self._notice = notice
+        self.run_costs = RunCosts()
 
     @cached_property
     def decoder(self) -> Decoder:
         """The decoder, opened at first use."""
-        return Decoder.open(self.bundle, *self._decoder_options)
+        device, threads = self._decoder_options
+        if threads is None:
+            threads = choose_threads(self.bundle, device, self._notice)
+        return Decoder.open(self.bundle, device, threads)
 
     @property
     def context(self) -> int:

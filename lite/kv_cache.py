@@ -63,6 +63,11 @@ class KVCache:
         self._values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._arrays]
         self.hold(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
+    @property
+    def bytes_per_position(self) -> int:
+        """Bytes that one token takes in all layers."""
+        return sum(array.nbytes for array in self._arrays) // self._sizes.context
+
     def bind(self, binding: ort.IOBinding) -> None:
         """Make each buffer both past and present of a run, so that nothing is copied."""
         for i, value in enumerate(self._values):

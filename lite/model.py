@@ -79,16 +79,20 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
     hashing: Callable[[str], None] = lambda name: None,
+    notice: Callable[[str], None] = lambda sentence: None,
 ) -> Model:
     """Open a bundle.
 
     Args:
         path: the folder that lite-export wrote; None is the demo bundle of the package.
         device: `cpu`.
-        threads: worker threads; None is one per physical core.
+        threads: worker threads; None is what decodes a large model fastest, measured at its first
+            use on a machine.
         hashing: called with the name of each large file that is checked for the first time.
+        notice: called with a sentence before other work that is done once on each machine.
 
     Raises:
         BadInput: there is no bundle at `path`, or it is damaged or altered.
     """
-    return Model(Bundle.open(demo.folder() if path is None else path, hashing), device, threads)
+    bundle = Bundle.open(demo.folder() if path is None else path, hashing)
+    return Model(bundle, device, threads, notice)

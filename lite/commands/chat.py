@@ -53,7 +53,7 @@ Example: lite-chat park.jpg -m bundle -p "How many dogs are there?"
 @click.option("--min-p", default=0.0, show_default=True, help="Drop below this share of the best.")
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1 repeats less.")
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
-@click.option("--threads", type=int, help="Worker threads.  [default: one per physical core]")
+@click.option("--threads", type=int, help="Worker threads.  [default: measured once]")
 @click.option("--stats", is_flag=True, help="Print times and tokens/s on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
 @click.option("--continue", "go_on", is_flag=True, help="Go on with the last conversation.")
@@ -84,7 +84,7 @@ def command(
     _check(images, prompt, go_on, session)
     started = time.perf_counter()
     hashing = lambda name: say(f"Checking {name} for the first time...")  # noqa: E731
-    opened = load(model, threads=threads, hashing=hashing)
+    opened = load(model, threads=threads, hashing=hashing, notice=say)
     if model is None:
         say(demo.NOTICE)
     if session is not None:

@@ -85,7 +85,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
     type=click.IntRange(1, 3600),
     help="Seconds that running answers have to finish at the end.",
 )
-@click.option("--threads", type=int, help="Worker threads.  [default: one per physical core]")
+@click.option("--threads", type=int, help="Worker threads.  [default: measured once]")
 @click.version_option(package_name="mmgpt-lite", prog_name="lite-serve")
 def command(
     model: str | None,
@@ -112,7 +112,8 @@ def command(
     # key is checked.
     hosts = LOOPBACK if local and not settings["api_key"] else ()
     with listen(host, port) as socket:
-        opened = load(model, threads=threads, hashing=lambda name: say(f"Checking {name}..."))
+        hashing = lambda name: say(f"Checking {name}...")  # noqa: E731
+        opened = load(model, threads=threads, hashing=hashing, notice=say)
         if model is None:
             say(demo.NOTICE)
         app = create_app(opened, Settings(**settings, max_body=max_body_mb << 20, hosts=hosts))

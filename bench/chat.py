@@ -1,0 +1,294 @@
+"""Speed and memory of chatting, beside llama.cpp and transformers: `lite-bench chat`.
+
+Contract: each engine runs in a process of its own (`bench.chat_engines`) and is asked for one
+repetition of one measure at a time, in turns, so that whatever else the machine does falls on all
+of them alike. The first repetition warms up and is not counted. Bandwidth of reading memory is
+measured between repetitions, with as many threads as the engines have. One 9B engine after the
+other may be had by calling this twice: all that are named are in memory at once.
+
+    vis         vision encoder and resampler for one image, seconds
+    pp512       prompt of 512 tokens, tokens/s
+    tg128       128 tokens one by one, tokens/s, and GB/s of weights read
+    tg128 image the same in a conversation about an image
+    tg128 repeating, tg128 new   an answer that repeats itself and one that does not, with prompt
+                lookup (`lite.lookahead`): to be compared with tg128
+    ttft N      first token of turn N of a conversation about an image, seconds
+    depth D     one token after D others, seconds
+
+Example: lite-bench chat --shape 9b --precision int4 -o bench/results/chat-9b.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.chat_report import plot, table
+from bench.command_line import command_line
+from bench.gguf_llama import write_gguf
+from bench.machine import load_average, machine, read_bandwidth
+from bench.random_weights import SHAPES, random_weights
+from lite.commands.common import run, say
+from lite.errors import LiteError
+from lite.userdirs import cache_dir
+
+LIBRARIES = ("onnxruntime", "numpy", "torch", "transformers", "llama-cpp-python")
+MEASURES = ("vis", "pp", "tg", "tg image", "lookahead", "turns", "growth")
+
+
+@dataclass
+class Contender:
+    """One engine with one model, and what was measured of it.
+
+    Attributes:
+        name: in tables.
+        engine: one of `bench.chat_engines.ENGINES`.
+        options: of the engine.
+        facts: what the engine says of itself.
+        load: seconds.
+        seconds: of each repetition by measure.
+        peak: bytes of the largest resident set.
+    """
+
+    name: str
+    engine: str
+    options: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+    load: float = 0.0
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    peak: int = 0
+
+
+class Worker:
+    """A contender's process."""
+
+    def __init__(self, contender: Contender) -> None:
+        self.contender = contender
+        options = json.dumps(contender.options)
+        line = [sys.executable, "-m", "bench.chat_engines", contender.engine, options]
+        self._process = subprocess.Popen(
+            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def read(self) -> dict[str, Any]:
+        """The next answer. Raises LiteError if the process ended."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            said = self._process.communicate()[1].strip().splitlines()
+            last = said[-1] if said else f"exit code {self._process.returncode}"
+            raise LiteError(f"{self.contender.name} cannot be measured ({last}); leave it out.")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def ask(self, what: str, settings: dict[str, Any], counted: bool) -> None:
+        """One repetition of a measure."""
+        assert self._process.stdin is not None
+        print(json.dumps({"what": what, **settings}), file=self._process.stdin, flush=True)
+        answer = self.read()
+        self.contender.peak = answer.pop("peak_bytes")
+        for name, seconds in answer.items():
+            if counted:
+                self.contender.seconds.setdefault(name, []).append(seconds)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def started(contender: Contender) -> Iterator[Worker]:
+    """A worker that has loaded its model."""
+    worker = Worker(contender)
+    try:
+        loaded = worker.read()
+        contender.load, contender.facts = loaded["load"], loaded["facts"]
+        yield worker
+    finally:
+        worker.close()
+
+
+@click.command(name="chat")
+@click.option("-m", "--model", "models", multiple=True, metavar="BUNDLE", help="Bundles.")
+@click.option("--shape", type=click.Choice([*SHAPES]), help="Random models of this size.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(["int8", "int4", "fp32"]),
+    default=("int8", "int4"),
+    show_default=True,
+    help="Of the random models.",
+)
+@click.option("--gguf", "ggufs", multiple=True, metavar="FILE", help="Run it with llama.cpp.")
+@click.option("--peers/--no-peers", default=True, show_default=True, help="Those installed.")
+@click.option(
+    "--dtype", default="bfloat16", show_default=True, help="Of the transformers peer; none: -."
+)
+@click.option("--gpu-layers", default=0, show_default=True, help="Of llama.cpp; -1 is all.")
+@click.option("--threads", type=click.IntRange(1), help="Of every engine.  [default: its own]")
+@click.option("--repeat", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--prompt", default=512, show_default=True, help="Tokens of pp.")
+@click.option("--answer", default=128, show_default=True, help="Tokens of tg.")
+@click.option("--turns", default=8, show_default=True, help="Of the conversation.")
+@click.option("--depth", "depths", multiple=True, type=int, default=(0, 256, 512, 1024, 2048))
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file, with a PNG.")
+def command(
+    models: tuple[str, ...],
+    shape: str | None,
+    precisions: tuple[str, ...],
+    ggufs: tuple[str, ...],
+    peers: bool,
+    dtype: str,
+    gpu_layers: int,
+    threads: int | None,
+    repeat: int,
+    prompt: int,
+    answer: int,
+    turns: int,
+    depths: tuple[int, ...],
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Measure chatting, with peers on the same shapes in turns."""
+    shape = shape or (None if models or ggufs else "tiny")
+    contenders = [Contender(m, "lite", {"bundle": m, "threads": threads}) for m in models]
+    llama = {"threads": threads, "gpu_layers": gpu_layers}
+    contenders += [Contender(f, "llama.cpp", {"file": f, **llama}) for f in ggufs]
+    if shape:
+        contenders += _of_shape(shape, precisions, peers, dtype, llama)
+    settings = {
+        "prompt": prompt,
+        "answer": answer,
+        "turns": turns,
+        # A question with template and image, a further question, and an answer, in tokens.
+        "first_question": 64,
+        "question": 24,
+        "reply": 32,
+        "depths": sorted(depths),
+        "steps": 8,
+    }
+    count = threads or os.cpu_count() or 1
+    bandwidths = _measure(contenders, settings, repeat, count)
+    report = {
+        "command": command_line(),
+        "machine": machine(LIBRARIES),
+        "load_average": load_average(),
+        "shape": shape,
+        "settings": settings,
+        "repetitions": repeat,
+        "read_gb_per_second": _spread([b / 1e9 for b in bandwidths]) | {"threads": count},
+        "engines": {c.name: _figures(c, settings, max(bandwidths)) for c in contenders},
+    }
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        plot(report, output.with_suffix(".png"))
+    if as_json:
+        click.echo(json.dumps(report, indent=1))
+    else:
+        table(report)
+
+
+def _of_shape(
+    shape: str, precisions: tuple[str, ...], peers: bool, dtype: str, llama: dict[str, Any]
+) -> list[Contender]:
+    """Random models of one shape, made at first use and kept in the cache folder."""
+    from export.bundle import write_bundle
+    from export.precision import precision
+
+    kept, found = cache_dir("bench"), []
+    for name in precisions:
+        bundle = kept / f"{shape}-{name}"
+        if not bundle.exists():
+            say(f"Making {bundle}")
+            write_bundle(random_weights(shape), bundle, precision(name), lambda opened: [])
+        options = {"bundle": str(bundle), "threads": llama["threads"]}
+        found.append(Contender(f"lite {name}", "lite", options))
+    if peers and find_spec("llama_cpp") and find_spec("gguf"):
+        for kind in ("Q8_0", "Q4_0"):
+            file = kept / f"{shape}-{kind}.gguf"
+            if not file.exists():
+                say(f"Making {file}")
+                write_gguf(shape, kind, file)
+            found.append(Contender(f"llama.cpp {kind}", "llama.cpp", {"file": str(file), **llama}))
+    if peers and dtype != "-":
+        options = {"shape": shape, "dtype": dtype, "threads": llama["threads"]}
+        found.append(Contender(f"transformers {dtype}", "transformers", options))
+    return found
+
+
+def _measure(
+    contenders: list[Contender], settings: dict[str, Any], repeat: int, threads: int
+) -> list[float]:
+    """Fill the contenders; returns bytes a second read from memory, of each repetition."""
+    bandwidths = []
+    with ExitStack() as stack:
+        workers = []
+        for contender in contenders:
+            say(f"Loading {contender.name}")
+            workers.append(stack.enter_context(started(contender)))
+        for number in range(repeat + 1):
+            say(f"Repetition {number} of {repeat}" if number else "Warming up")
+            for what in MEASURES:
+                # Each goes first as often as the others do.
+                turn = number % len(workers)
+                for worker in (*workers[turn:], *workers[:turn]):
+                    worker.ask(what, settings, counted=number > 0)
+            bandwidths.append(read_bandwidth(threads))
+    return bandwidths
+
+
+def _figures(c: Contender, settings: dict[str, Any], bandwidth: float) -> dict[str, Any]:
+    """What the report says of one contender."""
+    figures: dict[str, Any] = {
+        "engine": c.facts,
+        "load_seconds": round(c.load, 3),
+        "peak_rss_gb": round(c.peak / 1e9, 3),
+    }
+    counts = {"pp": settings["prompt"]}
+    counts |= {name: settings["answer"] for name in c.seconds if name.startswith("tg")}
+    for name, seconds in c.seconds.items():
+        if name not in counts:
+            figures[name] = {"seconds": _spread(seconds)}
+            continue
+        rates = [counts[name] / s for s in seconds]
+        title = name.replace(name[:2], f"{name[:2]}{counts[name]}", 1)
+        figures[title] = {"tokens_per_second": _spread(rates)}
+        if name in ("tg", "tg image"):
+            read = c.facts.get("weight_bytes_image" if name == "tg image" else "weight_bytes")
+            figures[title] |= _read(read, statistics.mean(rates), bandwidth)
+    return figures
+
+
+def _read(bytes_per_token: int | None, rate: float, bandwidth: float) -> dict[str, float]:
+    """GB/s of weights, and their share of what the machine can read."""
+    if not bytes_per_token:
+        return {}
+    speed = bytes_per_token * rate
+    return {"gb_per_second": round(speed / 1e9, 2), "share": round(speed / bandwidth, 3)}
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {
+        "mean": round(statistics.mean(values), 5),
+        "deviation": round(deviation, 5),
+        "n": len(values),
+    }
+
+
+if __name__ == "__main__":
+    run(command)
