@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from rich.table import Table
 
 import lite
 from bench.command_line import command_line
+from bench.machine import machine
 from bench.skill_scores import (
     SEEN,
     Answerer,
@@ -46,6 +45,7 @@ from qlora.files import replacing
 
 __all__ = ["Answerer", "Mark", "Said", "command", "sample", "score_bundle", "summary"]
 
+LIBRARIES = ("mmgpt-lite", "onnxruntime", "pillow")
 WIDTH = 100  # of the tables where they go to a file
 NEW = (SEEN, *NOVELTIES[1:], "facts")
 # What a skill has beyond the columns of the table.
@@ -92,7 +92,8 @@ def command(
         marks.append(own)
     if report:
         first, *others = results
-        record = {"command": command_line(), **_machine(threads), "split": split, "seed": seed}
+        record = {"command": command_line(), "machine": machine(LIBRARIES), "threads": threads}
+        record |= {"split": split, "seed": seed}
         record |= first | ({"compared": others} if others else {})
         _write(report, json.dumps(record, indent=1))
     if answers:
@@ -140,15 +141,6 @@ def _about(model: lite.Model) -> dict[str, Any]:
         "parameters": manifest.sizes.parameters,
         "bytes": sum(record.size for record in manifest.files.values()),
         "image_side": manifest.preprocessing.size,
-    }
-
-
-def _machine(threads: int | None) -> dict[str, Any]:
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "threads": threads,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("mmgpt-lite", "onnxruntime", "pillow")},
     }
 
 

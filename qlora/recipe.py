@@ -7,6 +7,7 @@ command runs in.
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -86,6 +87,8 @@ class SetSettings(Section):
         name: what to call it; by default the file's name.
         weight: how often an epoch goes through it; 0.5 takes half of it, 2 all of it twice.
         sample: use only so many records, drawn once for the run.
+        template: prompt template of this set alone, to compare with training in one: after its
+            export the model is asked in its own.
     """
 
     path: str
@@ -94,6 +97,12 @@ class SetSettings(Section):
     name: str | None = None
     weight: float = Field(1.0, gt=0, le=1000)
     sample: int | None = Field(None, ge=1)
+    template: str | None = None
+
+    @property
+    def called(self) -> str:
+        """The name that samples of the set carry."""
+        return self.name or PurePath(self.path).name.partition(".")[0]
 
 
 class DataSettings(Section):
@@ -126,8 +135,9 @@ class DataSettings(Section):
             raise ValueError("sets is empty; list at least one data set")
         if self.name is not None and self.sets:
             raise ValueError(f"sets is given beside name={self.name}; set data.name=null")
-        if self.template not in (None, *TEMPLATES):
-            raise ValueError(f"template is one of {', '.join(TEMPLATES)}")
+        for name in (self.template, *(one.template for one in self.sets)):
+            if name not in (None, *TEMPLATES):
+                raise ValueError(f"template is one of {', '.join(TEMPLATES)}")
         return self
 
 

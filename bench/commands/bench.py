@@ -12,7 +12,7 @@ import click
 
 from lite.commands.common import entry_point
 
-NAMES = ("chat", "load", "quality", "serve", "session", "skills", "startup", "train")
+NAMES = ("chat", "findings", "load", "quality", "serve", "session", "skills", "startup", "train")
 
 HELP = """
 Measure speed, memory and quality, with peers side by side.

@@ -8,7 +8,7 @@ trained on comes back as counts, and what must stop the run as a sentence, never
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,6 +45,7 @@ class Encoder:
         preprocessing: of images.
         cache: where resampled tokens may be already.
         skip_broken: count images that cannot be decoded, and do not stop.
+        templates: of data sets that have one of their own, by the set's name.
     """
 
     tokenizer: Tokenizer
@@ -55,9 +56,11 @@ class Encoder:
     preprocessing: Preprocessing
     cache: VisualCache | None = None
     skip_broken: bool = False
+    templates: Mapping[str, Template] = field(default_factory=dict)
 
     def sample(self, conversation: Conversation, source: str) -> Sample:
-        return encode(conversation, self.tokenizer, self.template, self.max_tokens, source)
+        how = self.templates.get(source, self.template)
+        return encode(conversation, self.tokenizer, how, self.max_tokens, source)
 
     def row(self, samples: Sequence[Sample]) -> Row:
         how = self.injection

@@ -98,7 +98,7 @@ def open_data(recipe: Recipe, progress: Progress = lambda what, done, total: Non
                 one.path,
                 format=one.type,
                 images=one.images,
-                name=one.name,
+                name=one.called,
                 weight=one.weight,
                 sample=one.sample,
                 seed=seed,
@@ -203,6 +203,7 @@ def make_encoder(recipe: Recipe, weights: FlamingoWeights) -> Encoder:
         normalise=recipe.training.loss,
         preprocessing=weights.config.preprocessing,
         skip_broken=recipe.data.bad_records == "skip",
+        templates={one.called: template(one.template) for one in recipe.data.sets if one.template},
     )
 
 

@@ -1,0 +1,199 @@
+"""The papers' findings, looked for on the demo model: what data and adapters do to its skills.
+
+Contract: for each variant of a study the aligned model that `make demo` left in FOLDER is tuned by
+`qlora-train`, exported in fp32 and scored, with the same steps, seeds and questions; nothing but
+what a variant names is different. What is done already stays, so a run that was cut goes on.
+
+    mix      pictures and text together, each alone, and together under two templates
+             (Multimodal-GPT, arXiv 2305.04790: RQ1 and RQ4)
+    short    a part of the answers in a word or two (the same paper, on the quality of data)
+    adapter  LoRA on self-attention, then cross-attention, then feed-forward too; full rank, which
+             is full fine-tuning of these matrices; a bf16 base in place of NF4 (arXiv 2305.14314)
+
+Example: python -m bench.findings mix --steps 400
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.command_line import command_line
+from bench.machine import machine
+from lite.commands.common import run, say
+from lite.errors import LiteError
+from qlora.demo.data import Job, write
+from qlora.demo.questions import SKILLS
+from qlora.demo.training.sizes import LLAMA
+from qlora.files import replacing
+
+LIBRARIES = ("mmgpt-lite", "torch", "transformers", "peft", "bitsandbytes", "onnxruntime")
+SELF = ("q_proj", "k_proj", "v_proj", "o_proj")
+CROSS = ("to_q", "to_kv", "to_out")
+FEED = ("gate_proj", "up_proj", "down_proj", "ff.1", "ff.3")
+PICTURES = (
+    "{path: train/visual.json, images: train/images}",
+    "{path: train/pairs.json, images: train/images}",
+)
+TEXT = "{path: train/instructions.json}"
+OTHER_TEMPLATE = "{path: train/instructions.json, template: llava_v1}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to tune.
+
+    Attributes:
+        name: in tables and plots.
+        sets: data sets.
+        settings: of the recipe, that differ.
+        short: part of the answers that are a word or two.
+    """
+
+    name: str
+    sets: tuple[str, ...] = (*PICTURES, TEXT)
+    settings: tuple[str, ...] = ()
+    short: float = 0.0
+
+
+def _targets(name: str, *targets: str) -> Variant:
+    return Variant(name, settings=(f"adapter.targets=[{', '.join(targets)}]",))
+
+
+_FULL = min(LLAMA["hidden_size"], 256)
+STUDIES: dict[str, tuple[Variant, ...]] = {
+    "mix": (
+        Variant("pictures and text"),
+        Variant("pictures only", PICTURES),
+        Variant("text only", (TEXT,)),
+        Variant("two templates", (*PICTURES, OTHER_TEMPLATE)),
+    ),
+    "short": tuple(Variant(f"{part:.0%} short", short=part) for part in (0.0, 0.05, 0.2, 0.5)),
+    "adapter": (
+        _targets("self-attention", *SELF),
+        _targets("and cross-attention", *SELF, *CROSS),
+        _targets("and feed-forward", *SELF, *CROSS, *FEED),
+        Variant("full rank", settings=(f"adapter.rank={_FULL}", f"adapter.alpha={_FULL}")),
+        Variant("bf16 base", settings=("model.base=none",)),
+    ),
+}
+
+
+@click.command(name="findings")
+@click.argument("study", type=click.Choice([*STUDIES]))
+@click.option(
+    "--folder", default=Path("runs/demo"), type=click.Path(path_type=Path), help="Of `make demo`."
+)
+@click.option("--steps", default=400, show_default=True, help="Optimizer steps of each variant.")
+@click.option("--examples", default=3000, show_default=True, help="Of each skill, to train on.")
+@click.option("--each", default=60, show_default=True, help="Of each skill, to score.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file, with a PNG.")
+def command(
+    study: str, folder: Path, steps: int, examples: int, each: int, output: Path | None
+) -> None:
+    """Tune and score each variant of STUDY."""
+    how = {"steps": steps, "examples": examples, "each": each}
+    found = {one.name: _tuned(study, one, folder, **how) for one in STUDIES[study]}
+    made = {"command": command_line(), "machine": machine(LIBRARIES)}
+    report = {**made, "study": study, **how, "variants": found}
+    path = output or Path("bench/results") / f"findings-{study}.json"
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    plot(report, path.with_suffix(".png"))
+    say(f"{path}")
+
+
+def _tuned(
+    study: str, variant: Variant, folder: Path, steps: int, examples: int, each: int
+) -> dict[str, Any]:
+    """Figures of one variant."""
+    name = f"{study}-{variant.name.replace(' ', '-').replace('%', '')}"
+    home = folder / "findings" / f"{name}-{steps}"
+    scores = home / "scores.json"
+    if not scores.exists():
+        say(f"{study}: {variant.name}")
+        data = _data(folder, variant.short, examples)
+        start = time.perf_counter()
+        _tune(home, folder, data, variant, steps)
+        seconds = time.perf_counter() - start
+        parts = [f"--{part.replace('_', '-')}={path}" for part, path in _parts(folder).items()]
+        lora = f"--lora={home / 'adapter'}"
+        bundle = home / "bundle"
+        wanted = (*parts, lora, "--attend=preceding", "--precision=fp32", "--force")
+        _python("export.commands.export", *wanted, "-o", bundle)
+        _python("bench.skills", "-m", bundle, "--each", each, "--json", scores)
+        say(f"{variant.name}: trained in {seconds:.0f} s")
+    found = json.loads(scores.read_text(encoding="utf-8"))
+    return {key: found[key] for key in ("mean", "skills")}
+
+
+def _tune(home: Path, folder: Path, data: Path, variant: Variant, steps: int) -> None:
+    settings = [f"model.{part}={path}" for part, path in _parts(folder).items()]
+    settings += [f"data.root={data}", f"data.sets=[{', '.join(variant.sets)}]"]
+    settings += [f"training.steps={steps}", f"evaluation.every={steps}", "evaluation.answers=0"]
+    resume = ("--resume",) if (home / "checkpoints").exists() else ()
+    if not (home / "adapter").exists():
+        all_settings = (*settings, *variant.settings, f"output={home}")
+        _python("qlora.commands.train", "demo", *all_settings, *resume)
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    return {
+        "llama": folder / "llama",
+        "clip": folder / "clip.json",
+        "clip_weights": folder / "clip.safetensors",
+        "flamingo": folder / "flamingo.safetensors",
+    }
+
+
+def _data(folder: Path, short: float, examples: int) -> Path:
+    """Data with that part of short answers; pictures are those of the demo's own data."""
+    data = folder / "findings" / f"data-{short:g}-{examples}"
+    images, drawn = data / "train" / "images", folder / "data" / "train" / "images"
+    if not images.exists() and drawn.exists():
+        images.parent.mkdir(parents=True, exist_ok=True)
+        images.symlink_to(os.path.relpath(drawn, images.parent))
+    if not (data / "train" / "instructions.json").exists():
+        write(data, Job("train", dict.fromkeys(SKILLS, examples), short=short))
+    return data
+
+
+def _python(module: str, *arguments: object) -> None:
+    """Run a command of this package. Raises `LiteError` where it fails."""
+    words = [sys.executable, "-m", module, *map(str, arguments)]
+    if subprocess.run(words, check=False).returncode:
+        raise LiteError(f"{' '.join(words[1:])} failed; what it said is above.")
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Scores by skill, and the length of replies, as bars, where matplotlib is installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        say("No plot: matplotlib is not installed.")
+        return
+    variants = report["variants"]
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    scores, words = figure.subplots(2, 1)
+    wide = 0.8 / len(variants)
+    for number, (name, found) in enumerate(variants.items()):
+        at = [i + wide * number for i in range(len(SKILLS))]
+        scores.bar(at, [found["skills"][s]["score"] for s in SKILLS], wide, label=name)
+        words.bar(at, [found["skills"][s]["reply_words"] for s in SKILLS], wide)
+    for axes, title in ((scores, "right answers, %"), (words, "words of a reply")):
+        axes.set_title(title, fontsize=9)
+        axes.set_xticks([i + 0.4 for i in range(len(SKILLS))], [*SKILLS])
+    figure.legend(*scores.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    run(command)
