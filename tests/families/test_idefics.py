@@ -95,14 +95,19 @@ def reference(size: dict[str, Any]) -> Any:
     return model
 
 
-@pytest.fixture(scope="module", params=SIZES, ids=["64", "96"])
-def made(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
-    model, folder = reference(request.param), tmp_path_factory.mktemp("idefics") / "hf"
+def write(model: Any, folder: Path) -> Path:
+    """As `save_pretrained` writes it, with a tokenizer."""
     model.save_pretrained(folder)
     shutil.copy(FIXTURE / "llama" / "tokenizer.model", folder)
     added = {"<fake_token_around_image>": FAKE, "<image>": IMAGE}
     (folder / "added_tokens.json").write_text(json.dumps(added))
-    return model, folder
+    return folder
+
+
+@pytest.fixture(scope="module", params=SIZES, ids=["64", "96"])
+def made(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    model = reference(request.param)
+    return model, write(model, tmp_path_factory.mktemp("idefics") / "hf")
 
 
 def pictures(count: int) -> list[Image.Image]:
