@@ -23,7 +23,7 @@ from lite.bundle import Bundle, file_record
 from lite.errors import BadInput
 from lite.manifest import DECODER, MANIFEST, TOKENIZER, VISION, Manifest, Sizes
 from qlora.model import FlamingoWeights
-from qlora.model.config import DIM_HEAD, ModelConfig
+from qlora.model.config import ModelConfig
 
 
 def write_bundle(
@@ -112,7 +112,7 @@ def sizes(config: ModelConfig, parameters: int) -> Sizes:
         blocks=len(config.injection.layers),
         visual_heads=config.injection.heads,
         latents=config.latents,
-        visual_head_dim=DIM_HEAD if config.injection.layers else config.dim_visual,
+        visual_head_dim=config.injection.dim_head or config.dim_visual,
         parameters=parameters,
     )
 

@@ -6,7 +6,7 @@ Contract: one graph serves prefill, decode and scoring, with and without images.
     image_index     int32 [1, T]      0 where a token sees no image, else counted in visual_memory:
                                       of gated blocks the image, of spliced tokens the visual token
     conditioned     bool  []          the conversation has an image: the gated blocks run; a graph
-                                      without gated blocks has no such input
+                                      without blocks that wait for one has no such input
     visual_memory   float             only images that some token here sees: of gated blocks
                                       [blocks, 2, heads, N * L, d], of spliced tokens [N * L, D]
     past_length     int32 [1]         tokens already in the KV cache
@@ -26,7 +26,7 @@ import onnx_ir as ir
 from export.graph import BOOL, CONTRIB, FLOAT, INT32, INT64, Graph
 from export.vision_graph import EPSILON
 from qlora.checkpoints import TensorSource
-from qlora.model.config import DIM_HEAD, ModelConfig
+from qlora.model.config import Gated, GatedLlama, ModelConfig
 
 # ONNX Runtime's GroupQueryAttention rotates heads of a multiple of 16 only.
 HEAD_MULTIPLE = 16
@@ -92,8 +92,9 @@ class DecoderGraph:
         self.image_index = g.input("image_index", INT32, [1, "T"])
         gated, shape = c.injection.layers, ["N_L", llama.hidden_size]
         if gated:
+            shape = [len(gated), 2, c.injection.heads, "N_L", c.injection.dim_head]
+        if isinstance(c.injection, Gated):
             self.conditioned = g.input("conditioned", BOOL, [])
-            shape = [len(gated), 2, c.injection.heads, "N_L", DIM_HEAD]
         self.memory = g.input("visual_memory", FLOAT, shape)
         self.past_length = g.input("past_length", INT32, [1])
         logits_from = g.input("logits_from", INT64, [1])
@@ -241,29 +242,35 @@ class DecoderGraph:
         out = self._array(f"{name}.o_proj.weight")
         return g.linear(h, f"{name}.o_proj", pad_heads(out.T, heads, halves=False).T)
 
-    def _mlp(self, h: ir.Value, name: str) -> ir.Value:
+    def _mlp(self, h: ir.Value, name: str, down: np.ndarray | None = None) -> ir.Value:
+        """SwiGLU; `down` replaces the matrix of `down_proj`."""
         g = self.g
         gate = g.linear(h, f"{name}.gate_proj", self._array(f"{name}.gate_proj.weight"))
         up = g.linear(h, f"{name}.up_proj", self._array(f"{name}.up_proj.weight"))
         # SiLU is QuickGelu with alpha 1: one fused node instead of two.
         h = g.op("Mul", g.op("QuickGelu", gate, domain=CONTRIB, alpha=1.0), up)
-        return g.linear(h, f"{name}.down_proj", self._array(f"{name}.down_proj.weight"))
+        down = self._array(f"{name}.down_proj.weight") if down is None else down
+        return g.linear(h, f"{name}.down_proj", down)
 
     # gated cross-attention
 
     def _gated_block(self, x: ir.Value, layer: int) -> ir.Value:
-        g = self.g
+        g, injection = self.g, self.config.injection
         name = f"lang_encoder.model.layers.{layer}.gated_cross_attn_layer"
-        block = self.config.injection.layers.index(layer)
+        block = injection.layers.index(layer)
+        like_llama = isinstance(injection, GatedLlama)
 
         def seeing() -> ir.Value:
+            if like_llama:
+                return g.op("Add", x, self._llama_cross_attention(x, name, block))
             return g.op("Add", x, self._cross_attention(x, name, block))
 
         def run() -> ir.Value:
             h = g.either(self.attends, seeing, lambda: x)
-            return g.op("Add", h, self._feed_forward(h, name))
+            feed = self._llama_feed_forward if like_llama else self._feed_forward
+            return g.op("Add", h, feed(h, name))
 
-        return g.either(self.conditioned, run, lambda: x)
+        return run() if like_llama else g.either(self.conditioned, run, lambda: x)
 
     def _cross_attention(self, x: ir.Value, name: str, block: int) -> ir.Value:
         g = self.g
@@ -273,6 +280,33 @@ class DecoderGraph:
             self._array(f"{name}.attn.to_q.weight"),
             role="cross_attention",
         )
+        return g.linear(
+            self._attend(q, block),
+            f"{name}.attn.to_out",
+            self._gated(name, "attn.to_out", "attn_gate"),
+            role="cross_attention",
+        )
+
+    def _llama_cross_attention(self, x: ir.Value, name: str, block: int) -> ir.Value:
+        g, injection = self.g, self.config.injection
+        assert isinstance(injection, GatedLlama)
+        h, _ = self._norm(x, None, f"{name}.input_layernorm.weight")
+        weight = self._array(f"{name}.q_proj.weight")
+        q = g.linear(h, f"{name}.q_proj", weight, role="cross_attention")
+        if injection.head_norms:
+            q = g.op("Reshape", q, g.constant(0, 0, injection.heads, -1))
+            q, _ = self._norm(q, None, f"{name}.q_norm.weight")
+            q = g.op("Reshape", q, g.constant(0, 0, -1))
+        out = self._gated(name, "o_proj", "attn_gate")
+        return g.linear(self._attend(q, block), f"{name}.o_proj", out, role="cross_attention")
+
+    def _llama_feed_forward(self, x: ir.Value, name: str) -> ir.Value:
+        h, _ = self._norm(x, None, f"{name}.post_attention_layernorm.weight")
+        return self._mlp(h, name, self._gated(name, "down_proj", "ff_gate"))
+
+    def _attend(self, q: ir.Value, block: int) -> ir.Value:
+        """Attention of `q [1, T, heads * d]` to the visual memory of one block."""
+        g = self.g
         memory = g.op("Gather", self.memory, g.constant(block), axis=0)  # [1, 2, heads, N * L, d]
         key = g.op("Gather", memory, g.weight("const.key", np.array(0)), axis=1)
         value = g.op("Gather", memory, g.weight("const.value", np.array(1)), axis=1)
@@ -287,13 +321,7 @@ class DecoderGraph:
             domain=CONTRIB,
             num_heads=self.config.injection.heads,
         )
-        h = g.op("Mul", h, self.row_mask)
-        return g.linear(
-            h,
-            f"{name}.attn.to_out",
-            self._gated(name, "attn.to_out", "attn_gate"),
-            role="cross_attention",
-        )
+        return g.op("Mul", h, self.row_mask)
 
     def _feed_forward(self, x: ir.Value, name: str) -> ir.Value:
         g = self.g
@@ -303,8 +331,10 @@ class DecoderGraph:
         return g.linear(h, f"{name}.ff.3", self._gated(name, "ff.3", "ff_gate"))
 
     def _gated(self, name: str, linear: str, gate: str) -> np.ndarray:
-        """The last matrix of a branch with its gate multiplied in."""
-        return self._array(f"{name}.{linear}.weight") * np.tanh(self._array(f"{name}.{gate}"))
+        """The last matrix of a branch with its gate, of one value or one a row, multiplied in."""
+        return (
+            self._array(f"{name}.{linear}.weight") * np.tanh(self._array(f"{name}.{gate}"))[:, None]
+        )
 
     def _layer_norm(self, x: ir.Value, name: str) -> ir.Value:
         scale = self.g.weight(f"{name}.weight", self._array(f"{name}.weight"))

@@ -161,9 +161,9 @@ def kind_of(path: str) -> str:
     """The kind of a module of the language model."""
     if ".self_attn." in path:
         return "self-attention"
-    if ".gated_cross_attn_layer.attn." in path:
-        return "cross-attention"
-    return "feed-forward" if ".mlp." in path or ".ff." in path else "head"
+    if ".mlp." in path or ".ff." in path or path.endswith(("gate_proj", "up_proj", "down_proj")):
+        return "feed-forward"
+    return "cross-attention" if ".gated_cross_attn_layer." in path else "head"
 
 
 def _run(model: Flamingo, probes: Sequence[Probe]) -> None:

@@ -8,13 +8,15 @@ these tokens again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
 from export.graph import CONTRIB, FLOAT, Graph
 from qlora.checkpoints import TensorSource
 from qlora.checkpoints.clip_visual import STEM
-from qlora.model.config import DIM_HEAD, Abstractor, ModelConfig, Perceiver, Projector
+from qlora.model.config import Abstractor, GatedLlama, ModelConfig, Perceiver, Projector
 from qlora.model.connectors import FFN_EPSILON
 
 # LayerNorm epsilon of torch, open_clip and OpenFlamingo alike.
@@ -45,7 +47,7 @@ class VisionGraph:
                 2,
                 c.injection.heads,
                 c.latents,
-                DIM_HEAD,
+                c.injection.dim_head,
             ]
         else:
             memory, of_memory = self.g.op("Identity", tokens), shape
@@ -150,27 +152,35 @@ class VisionGraph:
         g = self.g
         x = self._for_each(media, "perceiver.latents", self._array("perceiver.latents")[None])
         for i in range(connector.depth):
-            x = g.op(
-                "Add",
-                x,
-                self._resampler_attention(media, x, f"perceiver.layers.{i}.0", connector.heads),
-            )
+            seen = self._resampler_attention(media, x, f"perceiver.layers.{i}.0", connector)
+            x = g.op("Add", x, seen)
             h = self._norm(x, f"perceiver.layers.{i}.1.0")
-            h = g.op("Gelu", self._linear(h, f"perceiver.layers.{i}.1.1"), domain=CONTRIB)
+            h = self._linear(h, f"perceiver.layers.{i}.1.1")
+            gelu = connector.activation == "gelu"
+            h = g.op("Gelu", h, domain=CONTRIB) if gelu else g.op("Relu", h)
             x = g.op("Add", x, self._linear(h, f"perceiver.layers.{i}.1.3"))
         return self._norm(x, "perceiver.norm")
 
     def _resampler_attention(
-        self, media: ir.Value, latents: ir.Value, name: str, heads: int
+        self, media: ir.Value, latents: ir.Value, name: str, connector: Perceiver
     ) -> ir.Value:
-        g = self.g
+        g, heads = self.g, connector.heads
         latents = self._norm(latents, f"{name}.norm_latents")
         media = self._norm(media, f"{name}.norm_media")
         kv = self._linear(g.op("Concat", media, latents, axis=1), f"{name}.to_kv")
         k, v = g.op("Split", kv, axis=-1, num_outputs=2, outputs=2)
         q = self._linear(latents, f"{name}.to_q")
+        if connector.head_norms:
+            q = self._by_head(q, heads, lambda x: self._norm(x, f"{name}.q_norm"))
+            k = self._by_head(k, heads, lambda x: self._norm(x, f"{name}.k_norm"))
         h = g.op("MultiHeadAttention", q, k, v, domain=CONTRIB, num_heads=heads)
         return self._linear(h, f"{name}.to_out")
+
+    def _by_head(self, x: ir.Value, heads: int, norm: Callable[[ir.Value], ir.Value]) -> ir.Value:
+        """`norm` on each head of `x [n, T, heads * d]`."""
+        g = self.g
+        x = norm(g.op("Reshape", x, g.constant(0, 0, heads, -1)))
+        return g.op("Reshape", x, g.constant(0, 0, -1))
 
     # mPLUG-Owl's visual abstractor
 
@@ -217,9 +227,26 @@ class VisionGraph:
         g, c = self.g, self.config
         memories = []
         for layer in c.injection.layers:
-            name = f"lang_encoder.model.layers.{layer}.gated_cross_attn_layer.attn.to_kv"
-            kv = self._linear(resampled, name)  # [n, L, 2 * heads * d]
-            kv = g.op("Reshape", kv, g.constant(0, c.latents, 2, c.injection.heads, DIM_HEAD))
+            kv = self._keys_and_values(resampled, layer)  # [n, L, 2 * heads * d]
+            heads, dim_head = c.injection.heads, c.injection.dim_head
+            kv = g.op("Reshape", kv, g.constant(0, c.latents, 2, heads, dim_head))
             kv = g.op("Transpose", kv, perm=[0, 2, 3, 1, 4])  # [n, 2, heads, L, d]
             memories.append(g.op("Unsqueeze", kv, g.constant(1)))
         return g.op("Concat", *memories, axis=1)
+
+    def _keys_and_values(self, tokens: ir.Value, layer: int) -> ir.Value:
+        name = f"lang_encoder.model.layers.{layer}.gated_cross_attn_layer"
+        injection = self.config.injection
+        if not isinstance(injection, GatedLlama):
+            return self._linear(tokens, f"{name}.attn.to_kv")
+        key, value = (self._linear(tokens, f"{name}.{part}") for part in ("k_proj", "v_proj"))
+        if injection.head_norms:
+            scale = self.g.weight(f"{name}.k_norm.weight", self._array(f"{name}.k_norm.weight"))
+            key = self._by_head(
+                key,
+                injection.heads,
+                lambda x: self.g.op(
+                    "SimplifiedLayerNormalization", x, scale, axis=-1, epsilon=injection.epsilon
+                ),
+            )
+        return self.g.op("Concat", key, value, axis=-1)

@@ -41,7 +41,7 @@ class Decoder:
         self._inputs = {end.name for end in session.get_inputs()}
         self._binding = self._session.io_binding()
         self._binding.bind_output("logits")  # first, so that it is the first of the outputs
-        self._cache = KVCache(self._sizes)
+        self._cache = KVCache(self._sizes, skips="conditioned" in self._inputs)
         self._cache.bind(self._binding)
         self._bound_memory: tuple[tuple[str, ...], ort.OrtValue] | None = None
         self.computed = 0

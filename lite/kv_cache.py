@@ -52,8 +52,13 @@ class KVCache:
         sights: what they saw, int64 `[positions]`, in the numbers of `sights_of`.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
-        self._sizes = sizes
+    def __init__(self, sizes: Sizes, skips: bool = True) -> None:
+        """
+        Args:
+            sizes: of the model.
+            skips: it has blocks that are skipped in a conversation without images.
+        """
+        self._sizes, self._skips = sizes, skips
         self._numbers: dict[str, int] = {}  # visual memory key -> number in sights
         self._unused = itertools.count(NO_IMAGE + 1)
         # The operating system backs only what is written of the full context.
@@ -87,8 +92,7 @@ class KVCache:
             keys: of the visual memories that it numbers from 1.
         """
         if not keys:
-            # Without gated blocks there is nothing to skip: text is computed as it always is.
-            alone = TEXT_ONLY if self._sizes.blocks else NO_IMAGE
+            alone = TEXT_ONLY if self._skips else NO_IMAGE
             return np.full(index.shape, alone, dtype=np.int64)
         if len(self._numbers) > MAX_NUMBERS:
             held = {*self.sights.tolist()}

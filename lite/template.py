@@ -108,7 +108,9 @@ class Dialogue(Template):
         opening: between the opening line and the first turn.
         ending: after an answer, if another turn follows.
         before_image, after_image: around each image.
+        after_images: after the last of a turn's images.
         user: before the instruction.
+        asked: after the instruction.
         assistant: before the answer.
         headings: pattern of what opens a turn, with a group for what a space goes behind.
         stops: see `Template`.
@@ -116,12 +118,14 @@ class Dialogue(Template):
 
     opening: tuple[Part, ...]
     ending: tuple[Part, ...]
-    before_image: str
-    after_image: str
+    before_image: Part
+    after_image: Part
     user: str
     assistant: str
     headings: re.Pattern[str]
     stops: tuple[str, ...] = ()
+    after_images: Part = ""
+    asked: tuple[Part, ...] = ()
     strips: ClassVar[bool] = False
     # An answer was a text of its own, or follows a colon: either way it began with a space.
     lead: ClassVar[str] = " "
@@ -132,9 +136,10 @@ class Dialogue(Template):
         parts: list[Part] = [*(self.opening if first else self.ending)]
         for _ in range(images):
             parts += [self.before_image, IMAGE, self.after_image]
+        parts += [self.after_images] if images else []
         asked = f"{context}\n{text}" if context else text
-        parts.append(f"{self.user}{self.guard(asked)}{self.assistant}")
-        return [part for part in parts if part]
+        parts += [f"{self.user}{self.guard(asked)}", *self.asked, self.assistant]
+        return join([part for part in parts if part])
 
     def guard(self, text: str) -> str:
         """A space before the colon of what reads like a speaker's name."""
@@ -191,7 +196,23 @@ LLAVA_V1 = Dialogue(
     headings=re.compile(r"\b(USER|ASSISTANT)(?=:)"),
 )
 
-TEMPLATES = {template.name: template for template in (MMGPT, OWL, LLAVA_V1)}
+# HuggingFaceM4/idefics-9b-instruct: images stand between tokens of their own, neighbours share one.
+IDEFICS = Dialogue(
+    name="idefics_instruct",
+    system="",
+    opening=("User:",),
+    ending=(Special("</s>"), "\nUser:"),
+    before_image=Special("<fake_token_around_image>"),
+    after_image="",
+    user="",
+    after_images=Special("<fake_token_around_image>"),
+    assistant="\nAssistant:",
+    asked=(Special("</s>"),),
+    headings=re.compile(r"(?m)^(\s*(?:User|Assistant))(?=:)"),
+    stops=("<end_of_utterance>", "\nUser:"),
+)
+
+TEMPLATES = {template.name: template for template in (MMGPT, OWL, LLAVA_V1, IDEFICS)}
 
 
 def template(name: str) -> Template:

@@ -125,7 +125,7 @@ class Tokenizer:
         These are all special tokens but the end, and rows that only pad the head to a round size.
         """
         padding = range(self._bpe.get_vocab_size(), vocab)
-        return sorted({i for i in self._specials if i < vocab and i != self.eos} | {*padding})
+        return sorted({i for i in (*self._specials, *padding) if i < vocab and i != self.eos})
 
     def piece_bytes(self, token: int) -> bytes:
         """The UTF-8 bytes that one token stands for."""

@@ -41,7 +41,7 @@ file and a weights file (OpenAI's weights in a file go with the name
 ViT-L-14-quickgelu).
 
 --model is a folder with a whole model of another family, which is told from
-its files: mPLUG-Owl or LLaVA. Beside a LLaVA that holds only what was trained
+its files: mPLUG-Owl, LLaVA or IDEFICS. Beside a LLaVA that holds only what was trained
 (a projector, a LoRA), --llama is its language model; --clip is the folder of
 its vision tower, if not the one that it names.
 
@@ -53,7 +53,7 @@ Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name", required=False, type=click.Choice([*PUBLISHED, TINY]), metavar="[NAME]")
-@click.option("--model", metavar="DIR|HUB", help="Whole model: mPLUG-Owl or LLaVA.")
+@click.option("--model", metavar="DIR|HUB", help="Whole model of another family.")
 @click.option("--llama", metavar="DIR|HUB", help="LLaMA folder.")
 @click.option("--clip", metavar="NAME|FILE", help="CLIP model or config.  [default: ViT-L-14]")
 @click.option("--clip-weights", metavar="TAG|FILE", help="CLIP weights.  [default: openai]")

@@ -194,7 +194,7 @@ def _assembled(
         encoder=encoder,
         connector=connector,
         preprocessing=preprocessing(pixels or folder, size, fit),
-        image=image,
+        special_ids=None if image is None else {"<image>": image},
         lora=lora,
     )
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lite.attend import OWN
+from lite.attend import OWN, PRECEDING
 from lite.errors import BadInput
 from lite.images import Preprocessing
+from lite.injection import SPLICED
 from qlora.checkpoints import (
     LoraCheckpoint,
     TensorSource,
     TokenizerFiles,
+    from_tensors,
     merged,
     read_lora,
     renamed,
@@ -26,7 +28,15 @@ from qlora.checkpoints import (
 from qlora.checkpoints.checks import read_json
 from qlora.checkpoints.llama import LlamaCheckpoint
 from qlora.checkpoints.vit_config import check_preprocessing
-from qlora.model.config import Abstractor, Encoder, ModelConfig, Projector, Spliced
+from qlora.model.config import (
+    Abstractor,
+    Encoder,
+    GatedLlama,
+    ModelConfig,
+    Perceiver,
+    Projector,
+    Spliced,
+)
 from qlora.model.weights import FlamingoWeights, LoraMerged
 
 # Paths of the language model's linear layers as the families' adapters spell them.
@@ -111,12 +121,14 @@ def assemble(
     vision: TensorSource,
     connected: TensorSource,
     encoder: Encoder,
-    connector: Abstractor | Projector,
+    connector: Abstractor | Perceiver | Projector,
     preprocessing: Preprocessing,
-    image: int | None = None,
+    injection: GatedLlama | Spliced | None = None,
+    blocks: TensorSource | None = None,
+    special_ids: dict[str, int] | None = None,
     lora: LoraCheckpoint | None = None,
 ) -> FlamingoWeights:
-    """A model with spliced tokens, of its parts.
+    """A model of its parts.
 
     Args:
         family, template, encoder, connector, preprocessing: as in `ModelConfig`.
@@ -125,14 +137,18 @@ def assemble(
         decoder: the language model.
         vision: parameters of the vision tower, under open_clip's names.
         connected: parameters of the connector, under the names of its module.
-        image: id of `<image>`; by default the first after the vocabulary.
+        injection: by default visual tokens are spliced.
+        blocks: parameters of gated blocks, under the names of the language model.
+        special_ids: of `<image>` and other added tokens; by default `<image>` is the first id after
+            the vocabulary.
         lora: merged into the language model.
 
     Raises:
         BadInput: the connector's width is not the language model's, or the LoRA does not fit.
     """
     llama = decoder.config
-    if connector.width != llama.hidden_size:
+    injection = injection or Spliced()
+    if injection.name == SPLICED and connector.width != llama.hidden_size:
         where = connected.where(next(iter(connected)))
         raise BadInput(
             f"The {connector.name} in {where} gives tokens of width {connector.width} but the "
@@ -146,8 +162,11 @@ def assemble(
             decoder.tensors,
             lambda name: "lang_encoder." + _LAYER.sub(r"\1.decoder_layer.", name),
         ),
+        renamed(blocks, lambda name: f"lang_encoder.{name}")
+        if blocks
+        else from_tensors({}, folder),
     )
-    special = max(tokenizer.size, llama.vocab_size) if image is None else image
+    after = max(tokenizer.size, llama.vocab_size)
     return FlamingoWeights(
         config=ModelConfig(
             family=family,
@@ -155,8 +174,8 @@ def assemble(
             preprocessing=preprocessing,
             encoder=encoder,
             connector=connector,
-            injection=Spliced(),
-            attend=OWN,
+            injection=injection,
+            attend=OWN if injection.name == SPLICED else PRECEDING,
             embedding_rows=llama.vocab_size,
             template=template,
         ),
@@ -164,13 +183,19 @@ def assemble(
         tensors=LoraMerged(base, lora.deltas) if lora else base,
         lora=lora,
         tokenizer=tokenizer,
-        special_ids={"<image>": special},
+        special_ids=special_ids or {"<image>": after},
         llama_folder=folder,
     )
 
 
-def adapter(path: Path | None) -> LoraCheckpoint | None:
+def adapter(
+    path: Path | None, block: Callable[[str], str | None] = lambda module: None
+) -> LoraCheckpoint | None:
     """A LoRA of the language model inside a model, whichever way its trainer saw the model.
+
+    Args:
+        path: of the adapter.
+        block: from a module of a gated block, as the family spells it, to ours; None for others.
 
     Raises:
         BadInput: it is none, or adapts something else than the language model's linear layers.
@@ -181,10 +206,11 @@ def adapter(path: Path | None) -> LoraCheckpoint | None:
     deltas = {}
     for module, delta in read.deltas.items():
         match = _LINEAR.fullmatch(module)
-        if match is None:
+        inside = f"model.layers.{match[1]}.decoder_layer.{match[2]}" if match else block(module)
+        if inside is None:
             raise BadInput(
                 f"The LoRA in {path} adapts {module}, which is no linear layer of the language "
                 f"model; give one that leaves the rest of the model as it is."
             )
-        deltas[f"model.layers.{match[1]}.decoder_layer.{match[2]}"] = delta
+        deltas[inside] = delta
     return LoraCheckpoint(deltas, read.path)

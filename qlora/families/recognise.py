@@ -10,10 +10,11 @@ from pathlib import Path
 
 from lite.errors import BadInput
 from qlora.checkpoints.checks import read_json
-from qlora.families import llava, owl
+from qlora.families import idefics, llava, owl
 from qlora.model.weights import FlamingoWeights
 
-KNOWN = (owl.MODEL_TYPE, *llava.MODEL_TYPES)
+_WHOLE = {owl.MODEL_TYPE: owl.read_owl, idefics.MODEL_TYPE: idefics.read_idefics}
+KNOWN = (*_WHOLE, *llava.MODEL_TYPES)
 
 
 def read_model(
@@ -36,11 +37,11 @@ def read_model(
     kind = config.get("model_type")
     if kind in llava.MODEL_TYPES:
         return llava.read_llava(folder, config, lora, base, tower)
-    if kind != owl.MODEL_TYPE:
+    if kind not in _WHOLE:
         raise BadInput(
             f"{path} describes a model of type {kind!r}; the families that are read from one "
             f"folder are {', '.join(KNOWN)}, and Multimodal-GPT's parts are given one by one."
         )
     if base is not None or tower is not None:
         raise BadInput(f"{folder} holds a whole model; leave its language model and tower out.")
-    return owl.read_owl(folder, config, lora)
+    return _WHOLE[kind](folder, config, lora)

@@ -56,19 +56,25 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Perceiver:
-    """The perceiver resampler of OpenFlamingo; heads are `DIM_HEAD` wide.
+    """A perceiver resampler, OpenFlamingo's or IDEFICS's.
 
     Attributes:
         width: of its tokens, in and out.
         latents: tokens out.
         depth: layers.
         heads: attention heads.
+        dim_head: width of a head.
+        head_norms: queries and keys pass a norm of their own, head by head.
+        activation: of the feed-forward, `gelu` or `relu`.
     """
 
     width: int
     latents: int
     depth: int
     heads: int
+    dim_head: int = DIM_HEAD
+    head_norms: bool = False
+    activation: str = "gelu"
     name = "perceiver"
 
 
@@ -123,7 +129,7 @@ class Projector:
 
 @dataclass(frozen=True)
 class Gated:
-    """Gated cross-attention; heads are `DIM_HEAD` wide.
+    """Gated cross-attention by OpenFlamingo's blocks, skipped in conversations without images.
 
     Attributes:
         layers: decoder layers that have a gated block before them.
@@ -132,6 +138,33 @@ class Gated:
 
     layers: tuple[int, ...]
     heads: int
+    dim_head = DIM_HEAD
+    name = GATED
+
+
+@dataclass(frozen=True)
+class GatedLlama:
+    """Gated cross-attention by blocks that are built as LLaMA's layers, as in IDEFICS.
+
+    Their feed-forward runs in every conversation, and for every token.
+
+    Attributes:
+        layers: decoder layers that have a gated block before them.
+        heads: attention heads of a block.
+        dim_head: width of a head.
+        inner: width of the feed-forward's gated layer.
+        head_norms: queries and keys pass a norm of their own, head by head.
+        gates: values of a gate, one or one for each feature.
+        epsilon: of the norms.
+    """
+
+    layers: tuple[int, ...]
+    heads: int
+    dim_head: int
+    inner: int
+    head_norms: bool
+    gates: int
+    epsilon: float
     name = GATED
 
 
@@ -141,6 +174,7 @@ class Spliced:
 
     layers: tuple[int, ...] = ()
     heads: int = 0
+    dim_head = 0
     name = SPLICED
 
 
@@ -164,7 +198,7 @@ class ModelConfig:
     preprocessing: Preprocessing
     encoder: Encoder
     connector: Perceiver | Abstractor | Projector
-    injection: Gated | Spliced
+    injection: Gated | GatedLlama | Spliced
     attend: str
     embedding_rows: int
     template: str

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 
-from qlora.model.config import DIM_HEAD, Abstractor, Perceiver, Projector
+from qlora.model.config import Abstractor, Perceiver, Projector
 from qlora.model.perceiver import PerceiverResampler, split_heads
 
 # Of the norm inside the abstractor's feed-forward; its other norms have torch's default, 1e-5.
@@ -94,6 +94,12 @@ def connector(config: Perceiver | Abstractor | Projector) -> nn.Module:
     """The module of a connector's config."""
     if isinstance(config, Perceiver):
         return PerceiverResampler(
-            config.width, config.depth, DIM_HEAD, config.heads, config.latents
+            config.width,
+            config.depth,
+            config.dim_head,
+            config.heads,
+            config.latents,
+            config.head_norms,
+            config.activation,
         )
     return VisualAbstractor(config) if isinstance(config, Abstractor) else MlpProjector(config)

@@ -23,9 +23,13 @@ from lite.errors import BadInput
 from lite.injection import SPLICED, Injection
 from qlora.checkpoints import TensorSource
 from qlora.model.clip import patch_tokens, vision_tower
-from qlora.model.config import DIM_HEAD, ModelConfig
+from qlora.model.config import DIM_HEAD, GatedLlama, ModelConfig
 from qlora.model.connectors import connector
-from qlora.model.gated_cross_attention import FlamingoLayer, GatedCrossAttentionBlock
+from qlora.model.gated_cross_attention import (
+    FlamingoLayer,
+    GatedCrossAttentionBlock,
+    GatedLlamaBlock,
+)
 from qlora.model.weights import FlamingoWeights, read_weights
 
 
@@ -304,10 +308,13 @@ def _conditioned_llama(config: ModelConfig) -> LlamaForCausalLM:
     hidden = llama_config.hidden_size
     llama.model.embed_tokens = nn.Embedding(config.embedding_rows, hidden)
     for i, layer in enumerate(llama.model.layers):
-        gated = None
-        if i in config.injection.layers:
-            gated = GatedCrossAttentionBlock(
-                hidden, config.dim_visual, DIM_HEAD, config.injection.heads
-            )
+        gated = _gated_block(config) if i in config.injection.layers else None
         llama.model.layers[i] = FlamingoLayer(layer, gated)
     return llama
+
+
+def _gated_block(config: ModelConfig) -> GatedCrossAttentionBlock | GatedLlamaBlock:
+    hidden, injection = config.llama.hidden_size, config.injection
+    if isinstance(injection, GatedLlama):
+        return GatedLlamaBlock(hidden, config.dim_visual, injection)
+    return GatedCrossAttentionBlock(hidden, config.dim_visual, DIM_HEAD, injection.heads)

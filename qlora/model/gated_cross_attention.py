@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention, silu
 from torch.utils.checkpoint import checkpoint
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from qlora.model.config import GatedLlama
 from qlora.model.perceiver import feed_forward, split_heads
 
 
@@ -39,22 +41,38 @@ class MaskedCrossAttention(nn.Module):
         Returns:
             `[B, T, D]`, exactly zero where `image_index` is 0.
         """
-        latents = visual.shape[2]
         q = split_heads(self.to_q(self.norm(x)), self.heads)
         k, v = self.to_kv(visual.flatten(1, 2)).chunk(2, dim=-1)  # [B, N * L, inner]
         k, v = split_heads(k, self.heads), split_heads(v, self.heads)
-        owner = torch.arange(visual.shape[1], device=x.device).repeat_interleave(latents) + 1
-        sees_none = image_index == 0
-        # A row that may see nothing would make softmax divide by zero: let it see everything, and
-        # blank its output below.
-        allowed = (image_index[..., None] == owner) | sees_none[..., None]  # [B, T, N * L]
-        out = scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None])
-        out = out.masked_fill(sees_none[:, None, :, None], 0.0)
-        return self.to_out(out.transpose(1, 2).flatten(2))
+        return self.to_out(attend_to_images(q, k, v, image_index, visual.shape[2]))
+
+
+def attend_to_images(q: Tensor, k: Tensor, v: Tensor, image_index: Tensor, latents: int) -> Tensor:
+    """Attention of each token to the visual tokens of its image.
+
+    Args:
+        q: `[B, heads, T, d]`.
+        k, v: `[B, heads, N * latents, d]`.
+        image_index: int `[B, T]`, the image that each token sees, 0 for none.
+        latents: visual tokens of one image.
+
+    Returns:
+        `[B, T, heads * d]`, exactly zero where `image_index` is 0.
+    """
+    owner = torch.arange(k.shape[2] // latents, device=q.device).repeat_interleave(latents) + 1
+    sees_none = image_index == 0
+    # A row that may see nothing would make softmax divide by zero: let it see everything, and blank
+    # its output below.
+    allowed = (image_index[..., None] == owner) | sees_none[..., None]  # [B, T, N * L]
+    out = scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None])
+    out = out.masked_fill(sees_none[:, None, :, None], 0.0)
+    return out.transpose(1, 2).flatten(2)
 
 
 class GatedCrossAttentionBlock(nn.Module):
     """`x += tanh(attn_gate) * attention; x += tanh(ff_gate) * feed-forward`; gates start at 0."""
+
+    skips = True  # in a conversation without images
 
     def __init__(self, dim: int, dim_visual: int, dim_head: int = 64, heads: int = 8) -> None:
         super().__init__()
@@ -66,6 +84,46 @@ class GatedCrossAttentionBlock(nn.Module):
     def forward(self, x: Tensor, visual: Tensor, image_index: Tensor) -> Tensor:
         x = x + self.attn_gate.tanh() * self.attn(x, visual, image_index)
         return x + self.ff_gate.tanh() * self.ff(x)
+
+
+class GatedLlamaBlock(nn.Module):
+    """The same of LLaMA's building blocks: transformers' `IdeficsGatedCrossAttentionLayer`.
+
+    Its feed-forward runs whether there are images or not.
+    """
+
+    skips = False
+
+    def __init__(self, dim: int, dim_visual: int, config: GatedLlama) -> None:
+        super().__init__()
+        inner, epsilon = config.heads * config.dim_head, config.epsilon
+        self.heads = config.heads
+        self.input_layernorm = LlamaRMSNorm(dim, epsilon)
+        self.post_attention_layernorm = LlamaRMSNorm(dim, epsilon)
+        self.q_proj = nn.Linear(dim, inner, bias=False)
+        self.k_proj = nn.Linear(dim_visual, inner, bias=False)
+        self.v_proj = nn.Linear(dim_visual, inner, bias=False)
+        self.o_proj = nn.Linear(inner, dim, bias=False)
+        norms = config.head_norms
+        self.q_norm = LlamaRMSNorm(config.dim_head, epsilon) if norms else nn.Identity()
+        self.k_norm = LlamaRMSNorm(config.dim_head, epsilon) if norms else nn.Identity()
+        self.gate_proj = nn.Linear(dim, config.inner, bias=False)
+        self.up_proj = nn.Linear(dim, config.inner, bias=False)
+        self.down_proj = nn.Linear(config.inner, dim, bias=False)
+        self.attn_gate = nn.Parameter(torch.zeros(config.gates))
+        self.ff_gate = nn.Parameter(torch.zeros(config.gates))
+
+    def forward(self, x: Tensor, visual: Tensor | None, image_index: Tensor) -> Tensor:
+        if visual is not None:
+            q = split_heads(self.q_proj(self.input_layernorm(x)), self.heads)
+            seen = visual.flatten(1, 2)
+            k, v = (split_heads(p(seen), self.heads) for p in (self.k_proj, self.v_proj))
+            q, k = self.q_norm(q), self.k_norm(k)
+            out = attend_to_images(q, k, v, image_index, visual.shape[2])
+            x = x + self.attn_gate.tanh() * self.o_proj(out)
+        h = self.post_attention_layernorm(x)
+        h = self.down_proj(silu(self.gate_proj(h)) * self.up_proj(h))
+        return x + self.ff_gate.tanh() * h
 
 
 class FlamingoLayer(nn.Module):
@@ -80,7 +138,9 @@ class FlamingoLayer(nn.Module):
     """
 
     def __init__(
-        self, decoder_layer: nn.Module, gated_cross_attn_layer: GatedCrossAttentionBlock | None
+        self,
+        decoder_layer: nn.Module,
+        gated_cross_attn_layer: GatedCrossAttentionBlock | GatedLlamaBlock | None,
     ) -> None:
         super().__init__()
         self.gated_cross_attn_layer = gated_cross_attn_layer
@@ -102,6 +162,7 @@ class FlamingoLayer(nn.Module):
         image_index: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        if self.gated_cross_attn_layer is not None and visual is not None:
-            hidden_states = self.gated_cross_attn_layer(hidden_states, visual, image_index)
+        gated = self.gated_cross_attn_layer
+        if gated is not None and not (gated.skips and visual is None):
+            hidden_states = gated(hidden_states, visual, image_index)
         return self.decoder_layer(hidden_states, *args, **kwargs)

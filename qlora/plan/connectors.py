@@ -6,7 +6,7 @@ weight and token, norms and attention's products left out.
 
 from __future__ import annotations
 
-from qlora.model.config import DIM_HEAD, Abstractor, Perceiver, Projector
+from qlora.model.config import Abstractor, Perceiver, Projector
 
 Connector = Perceiver | Abstractor | Projector
 
@@ -14,8 +14,8 @@ Connector = Perceiver | Abstractor | Projector
 def parameters(connector: Connector) -> int:
     """Number of values."""
     if isinstance(connector, Perceiver):
-        width, inner = connector.width, DIM_HEAD * connector.heads
-        attention = 4 * width * inner + 4 * width
+        width, inner = connector.width, connector.dim_head * connector.heads
+        attention = 4 * width * inner + 4 * width + 4 * connector.dim_head * connector.head_norms
         feed = 8 * width * width + 2 * width
         return connector.latents * width + connector.depth * (attention + feed) + 2 * width
     if isinstance(connector, Abstractor):
@@ -32,7 +32,7 @@ def parameters(connector: Connector) -> int:
 def operations(connector: Connector, tokens: int) -> int:
     """Operations of one image's forward pass, whose encoder gives `tokens`."""
     if isinstance(connector, Perceiver):
-        width, inner = connector.width, DIM_HEAD * connector.heads
+        width, inner = connector.width, connector.dim_head * connector.heads
         layer = connector.latents * (2 * width * inner + 8 * width * width)
         return 2 * connector.depth * (layer + (tokens + connector.latents) * 2 * width * inner)
     if isinstance(connector, Abstractor):

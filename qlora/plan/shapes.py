@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from qlora.model.adapters import check_targets
-from qlora.model.config import DIM_HEAD, ModelConfig, Perceiver
+from qlora.model.config import Gated, GatedLlama, ModelConfig, Perceiver, Spliced
 from qlora.plan.connectors import Connector, operations, parameters
 
 # Forward, again in the backward pass (checkpointing), and the gradient of the input.
 PASSES = 3
+# Matrices that are applied to visual tokens and not to text.
+_OF_IMAGES = ("to_kv", "gated_cross_attn_layer.k_proj", "gated_cross_attn_layer.v_proj")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Shapes:
     """Sizes of every part; see `qlora.model.config.ModelConfig` for the fields' meaning.
 
     Attributes:
-        gated_layers, gated_heads: of the injection.
+        gated: the injection, with its gated blocks.
         vision: parameters of the vision encoder.
         patches: tokens of one image that the connector gets.
     """
@@ -37,8 +39,7 @@ class Shapes:
     feed_forward: int
     vocabulary: int
     embedding_rows: int
-    gated_layers: tuple[int, ...]
-    gated_heads: int
+    gated: Gated | GatedLlama | Spliced
     connector: Connector
     vision: int
     patches: int
@@ -56,8 +57,7 @@ class Shapes:
             feed_forward=llama.intermediate_size,
             vocabulary=llama.vocab_size,
             embedding_rows=config.embedding_rows,
-            gated_layers=config.injection.layers,
-            gated_heads=config.injection.heads,
+            gated=config.injection,
             connector=config.connector,
             vision=vit_parameters(
                 vision["width"],
@@ -69,6 +69,11 @@ class Shapes:
             + 2 * vision["width"] * encoder.final_norm,
             patches=encoder.tokens,
         )
+
+    @property
+    def gated_layers(self) -> tuple[int, ...]:
+        """Decoder layers that have a gated block before them."""
+        return self.gated.layers
 
     @property
     def dim_visual(self) -> int:
@@ -84,7 +89,7 @@ class Shapes:
         """Path inside the language model -> `(out, in)` of each matrix that is held in 4 bits."""
         hidden, wide = self.hidden, self.feed_forward
         keys = hidden // self.heads * self.kv_heads
-        inner = DIM_HEAD * self.gated_heads
+        inner = self.gated.dim_head * self.gated.heads
         decoder = {
             "self_attn.q_proj": (hidden, hidden),
             "self_attn.k_proj": (keys, hidden),
@@ -101,6 +106,16 @@ class Shapes:
             "ff.1": (4 * hidden, hidden),
             "ff.3": (hidden, 4 * hidden),
         }
+        if isinstance(self.gated, GatedLlama):
+            gated = {
+                "q_proj": (inner, hidden),
+                "k_proj": (inner, self.dim_visual),
+                "v_proj": (inner, self.dim_visual),
+                "o_proj": (hidden, inner),
+                "gate_proj": (self.gated.inner, hidden),
+                "up_proj": (self.gated.inner, hidden),
+                "down_proj": (hidden, self.gated.inner),
+            }
         found: dict[str, tuple[int, int]] = {}
         for i in range(self.layers):
             layer = f"model.layers.{i}"
@@ -125,7 +140,12 @@ class Shapes:
         """Parameters that stay out of 4 bits: embeddings, head, norms, gates and all of vision."""
         embeddings = (self.embedding_rows + self.vocabulary) * self.hidden
         norms = (2 * self.layers + 1) * self.hidden
-        gated = len(self.gated_layers) * (4 * self.hidden + 2)
+        # Of each block two norms, and of OpenFlamingo's their biases; and two gates.
+        block = 4 * self.hidden + 2
+        if isinstance(self.gated, GatedLlama):
+            heads = 2 * self.gated.dim_head * self.gated.head_norms
+            block = 2 * self.hidden + heads + 2 * self.gated.gates
+        gated = len(self.gated_layers) * block
         return embeddings + norms + gated + parameters(self.connector) + self.vision
 
     @property
@@ -151,7 +171,7 @@ class Shapes:
         return 2 * sum(
             math.prod(shape)
             for path, shape in linears
-            if not path.endswith("to_kv") and (images or "gated" not in path)
+            if not path.endswith(_OF_IMAGES) and (images or "gated" not in path)
         )
 
     def attention_per_token(self, length: int) -> float:
@@ -222,8 +242,7 @@ MMGPT_9B = Shapes(
     feed_forward=11008,
     vocabulary=32000,
     embedding_rows=32003,
-    gated_layers=tuple(range(3, 32, 4)),
-    gated_heads=8,
+    gated=Gated(tuple(range(3, 32, 4)), 8),
     connector=Perceiver(width=1024, latents=64, depth=6, heads=8),
     vision=vit_parameters(1024, 24, 14, 256),
     patches=256,

@@ -108,7 +108,6 @@ def test_a_chat_continues_from_the_cache_and_from_a_file(bundle: Any, tmp_path: 
     list(chat.ask("how many cats are there?", [first, second], max_tokens=5))
     before = len(chat.prompt()[0])
     list(chat.ask("and there?", third, max_tokens=5))
-    assert model.decoder.computed == 1  # the last token decoded
     ids, images = chat.prompt()
     assert ids.count(model.tokenizer.image) == 3 * 65
     assert len(images) == 3

@@ -2,17 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from sentencepiece import SentencePieceProcessor
+from transformers import LlamaConfig
 
 import lite
 from export.commands.export import command as export
+from lite.attend import OWN
 from lite.commands.common import run
-from lite.images import load_image, to_pixels
+from lite.images import Preprocessing, load_image, to_pixels
 from lite.template import LLAVA_V1, OWL, Dialogue, join
 from lite.tokenizer import Tokenizer
 from qlora.checkpoints import read_tokenizer
@@ -20,10 +23,14 @@ from qlora.commands.train import command as train
 from qlora.data.conversation import Conversation
 from qlora.data.encode import IGNORE, encode
 from qlora.families import read_model
-from qlora.model import Flamingo
+from qlora.model import Flamingo, ModelConfig
+from qlora.model.config import Abstractor, Encoder, Projector, Spliced
 from qlora.plan import Shapes
 from tests.conftest import FIXTURE
 from tests.families.llavas import SIZES, reference, write_hugging_face
+from tests.families.test_idefics import SIZES as IDEFICS_SIZES
+from tests.families.test_idefics import reference as idefics
+from tests.families.test_idefics import write as write_idefics
 from tests.qlora.data.small import say
 
 OWL_FOLDER = FIXTURE.parent / "mplug-owl-tiny"
@@ -112,7 +119,7 @@ output: run
 """
 
 
-@pytest.mark.parametrize("family", ["owl", "llava"])
+@pytest.mark.parametrize("family", ["owl", "llava", "idefics"])
 def test_from_recipe_to_answer(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,7 +127,9 @@ def test_from_recipe_to_answer(
     folder = OWL_FOLDER
     if family == "llava":
         folder = write_hugging_face(reference(SIZES[0]), tmp_path / "llava")
-    base = "nf4" if family == "owl" else "none"
+    if family == "idefics":
+        folder = write_idefics(idefics(IDEFICS_SIZES[0]), tmp_path / "idefics")
+    base = "none" if family == "llava" else "nf4"
     recipe = RECIPE.replace("MODEL", str(folder)).replace("BASE", base)
     Path("recipe.yaml").write_text(recipe)
     for command, arguments in (
@@ -131,7 +140,7 @@ def test_from_recipe_to_answer(
             run(command, arguments)
         assert stop.value.code == 0, capsys.readouterr().err
     manifest = json.loads(Path("chat/manifest.json").read_text())
-    assert manifest["injection"] == "spliced"
+    assert manifest["injection"] == ("gated" if family == "idefics" else "spliced")
     assert manifest["template"] == read_model(folder).config.template
     assert all(proof["holds"] for proof in manifest["proofs"])
     losses = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
@@ -152,3 +161,55 @@ def test_plans_count_every_parameter() -> None:
     weights = read_model(OWL_FOLDER)
     model = Flamingo(weights.config, weights.special_ids["<image>"])
     assert Shapes.of(weights.config).total == sum(p.numel() for p in model.parameters())
+
+
+LLAMA_7B = LlamaConfig(
+    hidden_size=4096,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    intermediate_size=11008,
+    vocab_size=32000,
+    max_position_embeddings=2048,
+)
+
+
+def vit(image: int, layers: int) -> dict[str, Any]:
+    sizes = {"image_size": image, "layers": layers, "width": 1024, "patch_size": 14}
+    text = {"context_length": 8, "vocab_size": 16, "width": 32, "heads": 2, "layers": 1}
+    return {"embed_dim": 64, "quick_gelu": True, "vision_cfg": sizes, "text_cfg": text}
+
+
+# Published sizes: ViT 303,179,776 + abstractor 81,408,000 + queries 65,536 + LLaMA 6,738,415,616;
+# of LLaVA-1.5 CLIP's 303,507,456 without its last layer and norm, and a projector of 20,979,712.
+PUBLISHED = (
+    (
+        Encoder(vit(224, 24), keep_class=True, final_norm=True, epsilon=1e-6),
+        Abstractor(1024, 1024, 64, 6, 16, 2816, 4096),
+        7_123_068_928,
+    ),
+    (
+        Encoder(vit(336, 23)),
+        Projector(1024, 4096, 2, 576),
+        6_738_415_616 + 20_979_712 + 303_507_456 - 12_596_224 - 2_048,
+    ),
+)
+
+
+@pytest.mark.parametrize(("encoder", "connector", "total"), PUBLISHED, ids=["owl", "llava"])
+def test_published_sizes_have_their_published_parameters(
+    encoder: Encoder, connector: Abstractor | Projector, total: int
+) -> None:
+    config = ModelConfig(
+        family="published",
+        llama=LLAMA_7B,
+        preprocessing=Preprocessing(224),
+        encoder=encoder,
+        connector=connector,
+        injection=Spliced(),
+        attend=OWN,
+        embedding_rows=32000,
+        template=OWL.name,
+    )
+    model = Flamingo(config, 32000)
+    assert all(p.is_meta for p in model.parameters())
+    assert sum(p.numel() for p in model.parameters()) == Shapes.of(config).total == total

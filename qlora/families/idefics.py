@@ -1,0 +1,295 @@
+"""IDEFICS from a folder of transformers.
+
+Contract: `read_idefics` gives the whole model of a folder of type `idefics` with a perceiver
+resampler. Embeddings and head of added tokens, which lie in tables of their own, are joined to
+LLaMA's, so these tokens are ids like all others.
+
+Left out on purpose: `rotary_emb.inv_freq` buffers and the tower's last norm, which tokens never
+pass.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lite.errors import BadInput
+from lite.images import SQUASH
+from lite.template import IDEFICS
+from qlora.checkpoints import (
+    TensorSource,
+    TokenizerFiles,
+    merged,
+    open_tensors,
+    read_tokenizer,
+    renamed,
+)
+from qlora.checkpoints.checks import check_tensors, read_json
+from qlora.checkpoints.computed import Computed, ComputedTensors
+from qlora.checkpoints.llama import decoder_of
+from qlora.families.parts import (
+    adapter,
+    assemble,
+    below,
+    epsilon,
+    preprocessing,
+    section,
+    sizes,
+)
+from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors
+from qlora.model.config import Encoder, GatedLlama, Perceiver
+from qlora.model.weights import FlamingoWeights
+
+MODEL_TYPE = "idefics"
+FAKE, IMAGE, END = "<fake_token_around_image>", "<image>", "<end_of_utterance>"
+_ADDED = (FAKE, IMAGE, END, "<pad>")
+# Defaults of transformers' configuration_idefics.py, where a config leaves a size out.
+_TEXT: dict[str, int | None] = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "cross_layer_interval": 1,
+}
+_VISION: dict[str, int | None] = {
+    "hidden_size": 768,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+}
+_PERCEIVER: dict[str, int | None] = {
+    "resampler_n_latents": 64,
+    "resampler_depth": 6,
+    "resampler_n_heads": 16,
+    "resampler_head_dim": 96,
+}
+_TABLES = {
+    "model.embed_tokens.weight": "model.embed_tokens.additional_embedding.weight",
+    "lm_head.weight": "lm_head.additional_fc.weight",
+}
+_BLOCK = "model.gated_cross_attn_layers."
+_PARTS = ("model.vision_model.", "model.perceiver_resampler.", _BLOCK)
+_BLOCK_LINEAR = re.compile(rf"{re.escape(_BLOCK)}(\d+)\.(?:cross_attn|mlp)\.(\w+)")
+
+
+def read_idefics(folder: Path, config: dict[str, Any], lora: Path | None = None) -> FlamingoWeights:
+    """Open an IDEFICS folder; tensors are read when asked for.
+
+    Args:
+        folder: as published.
+        config: its `config.json`.
+        lora: a PEFT adapter folder, merged into the language model and its gated blocks.
+
+    Raises:
+        BadInput: a part is missing, unexpected, of another shape, or of a kind that this project
+            does not compute.
+    """
+    path = folder / "config.json"
+    text = sizes(config, _TEXT, path)
+    _refuse_unsupported(config, path)
+    tensors = renamed(
+        open_tensors(folder), lambda name: None if name.endswith("rotary_emb.inv_freq") else name
+    )
+    vision = section(config, "vision_config", path)
+    tower = {"hidden_act": "gelu", **vision}
+    tower["hidden_size"] = vision.get("embed_dim", vision.get("hidden_size"))
+    encoder = Encoder(
+        tower_config(tower, _VISION, path),
+        keep_class=True,
+        epsilon=epsilon(vision, 1e-5, path),
+    )
+    connector = _perceiver(section(config, "perceiver_config", path), encoder, path)
+    tokenizer = read_tokenizer(folder, _ADDED)
+    special_ids = _special_ids(folder, tokenizer)
+    added = config.get("additional_vocab_size", 0)
+    end = special_ids.pop(END, None)
+    if end is not None and end < text["vocab_size"] + added:
+        special_ids["</s>"] = end  # ends what a speaker says, as `</s>` does elsewhere
+    injection = _injection(config, text, tensors, path)
+    size = encoder.clip["vision_cfg"]["image_size"]
+    language = _language(tensors, text, added, folder)
+    raw = {**config, **text, "model_type": "llama", "vocab_size": text["vocab_size"] + added}
+    interval = text["cross_layer_interval"]
+    return assemble(
+        family=MODEL_TYPE,
+        template=IDEFICS.name,
+        tokenizer=tokenizer,
+        folder=folder,
+        decoder=decoder_of(raw, language, path, folder),
+        vision=tower_tensors(below(tensors, _PARTS[0]), encoder, CLIP_TOWER, folder),
+        connected=_perceiver_tensors(below(tensors, _PARTS[1]), connector, folder),
+        encoder=encoder,
+        connector=connector,
+        preprocessing=preprocessing(folder, size, SQUASH),
+        injection=injection,
+        blocks=_block_tensors(tensors, injection, text, connector.width, folder),
+        special_ids=special_ids,
+        lora=adapter(lora, lambda module: _block_module(module, interval)),
+    )
+
+
+def _refuse_unsupported(config: dict[str, Any], path: Path) -> None:
+    found = []
+    if not config.get("use_resampler"):
+        found.append("no resampler")
+    if type(config.get("additional_vocab_size", 0)) is not int:
+        found.append(f"additional_vocab_size {config['additional_vocab_size']!r}")
+    if config.get("alpha_type", "float") not in ("float", "vector"):
+        found.append(f"alpha_type {config['alpha_type']!r}")
+    if found:
+        raise BadInput(
+            f"{path} asks for {' and '.join(found)}, which this project does not compute; give "
+            f"idefics-9b or a model trained from it."
+        )
+
+
+def _perceiver(config: dict[str, Any], encoder: Encoder, path: Path) -> Perceiver:
+    latents, depth, heads, dim_head = sizes(config, _PERCEIVER, path).values()
+    norms = bool(config.get("qk_layer_norms_perceiver", False))
+    return Perceiver(encoder.width, latents, depth, heads, dim_head, norms, "relu")
+
+
+def _injection(
+    config: dict[str, Any], text: dict[str, int], tensors: TensorSource, path: Path
+) -> GatedLlama:
+    layers, interval = text["num_hidden_layers"], text["cross_layer_interval"]
+    heads, hidden = text["num_attention_heads"], text["hidden_size"]
+    if hidden % heads or layers % interval:
+        raise BadInput(f"The sizes in {path} do not fit each other; download it again.")
+    eps = config.get("rms_norm_eps", 1e-6)
+    if type(eps) not in (int, float) or not 0 < eps < 1:
+        raise BadInput(f"{path} has rms_norm_eps {eps!r}; download it again.")
+    return GatedLlama(
+        layers=tuple(range(0, layers, interval)),
+        heads=heads,
+        dim_head=hidden // heads,
+        inner=text["intermediate_size"],
+        head_norms=bool(config.get("qk_layer_norms", False)),
+        gates=hidden if config.get("alpha_type", "float") == "vector" else 1,
+        epsilon=float(eps),
+    )
+
+
+def _special_ids(folder: Path, tokenizer: TokenizerFiles) -> dict[str, int]:
+    """The added tokens, from the folder's own list or else in the order of their publication."""
+    ids = {FAKE: tokenizer.size, IMAGE: tokenizer.size + 1}
+    path = folder / "added_tokens.json"
+    if path.is_file():
+        listed = read_json(path, "list of added tokens")
+        ids |= {name: listed[name] for name in (FAKE, IMAGE, END) if name in listed}
+    for name, number in ids.items():
+        if type(number) is not int or not 0 <= number < 2**31:
+            raise BadInput(f"{path} gives {name} the id {number!r}; download it again.")
+    return ids
+
+
+def _language(
+    tensors: TensorSource, text: dict[str, int], added: int, folder: Path
+) -> TensorSource:
+    """LLaMA's tensors, with the tables of added tokens below its own."""
+    rest = renamed(tensors, lambda name: None if name.startswith(_PARTS) else name)
+    if not added:
+        return rest
+    tables = {*_TABLES, *_TABLES.values()}
+    width = text["hidden_size"]
+    parts = renamed(rest, lambda name: name if name in tables else None)
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, more in _TABLES.items():
+        expected |= {name: (text["vocab_size"], width), more: (added, width)}
+    check_tensors(parts, expected, folder, "IDEFICS folder")
+    shape = (text["vocab_size"] + added, width)
+    joined = {
+        name: Computed((name, more), shape, lambda *t: torch.cat(t))
+        for name, more in _TABLES.items()
+    }
+    others = renamed(rest, lambda name: None if name in tables else name)
+    return merged(others, ComputedTensors(parts, joined))
+
+
+def _perceiver_tensors(source: TensorSource, c: Perceiver, folder: Path) -> TensorSource:
+    """The resampler under the names of `qlora.model.perceiver`."""
+    width, inner = c.width, c.heads * c.dim_head
+    plain: dict[str, tuple[str, tuple[int, ...]]] = {"latents": ("latents", (c.latents, width))}
+    made: dict[str, Computed] = {}
+    parts: dict[str, tuple[int, ...]] = {}
+
+    def norm(ours: str, theirs: str, size: int) -> None:
+        for kind in ("weight", "bias"):
+            plain[f"{ours}.{kind}"] = (f"{theirs}.{kind}", (size,))
+
+    norm("norm", "layer_norm", width)
+    for i in range(c.depth):
+        ours, theirs = f"layers.{i}", f"blocks.{i}"
+        norm(f"{ours}.0.norm_media", f"{theirs}.0.context_layer_norm", width)
+        norm(f"{ours}.0.norm_latents", f"{theirs}.0.latents_layer_norm", width)
+        norm(f"{ours}.1.0", f"{theirs}.1.ln", width)
+        if c.head_norms:
+            norm(f"{ours}.0.q_norm", f"{theirs}.0.q_layer_norm", c.dim_head)
+            norm(f"{ours}.0.k_norm", f"{theirs}.0.k_layer_norm", c.dim_head)
+        for name, old, shape in (
+            ("0.to_q", "0.q_proj", (inner, width)),
+            ("0.to_out", "0.output_proj", (width, inner)),
+            ("1.1", "1.fc", (4 * width, width)),
+            ("1.3", "1.c_proj", (width, 4 * width)),
+        ):
+            plain[f"{ours}.{name}.weight"] = (f"{theirs}.{old}.weight", shape)
+        both = (f"{theirs}.0.k_proj.weight", f"{theirs}.0.v_proj.weight")
+        parts |= dict.fromkeys(both, (inner, width))
+        made[f"{ours}.0.to_kv.weight"] = Computed(both, (2 * inner, width), lambda *t: torch.cat(t))
+    check_tensors(source, dict(plain.values()) | parts, folder, "IDEFICS folder")
+    straight = renamed(source, {name: old for name, (old, _) in plain.items()})
+    return merged(straight, ComputedTensors(source, made))
+
+
+def _block_tensors(
+    tensors: TensorSource, c: GatedLlama, text: dict[str, int], visual: int, folder: Path
+) -> TensorSource:
+    """The gated blocks under the names of `qlora.model.gated_cross_attention.GatedLlamaBlock`."""
+    hidden, inner = text["hidden_size"], c.heads * c.dim_head
+    gate = (1,) if c.gates == 1 else (1, 1, hidden)
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {
+        "input_layernorm.weight": ("input_layernorm.weight", (hidden,)),
+        "post_attention_layernorm.weight": ("post_attention_layernorm.weight", (hidden,)),
+        "q_proj.weight": ("cross_attn.q_proj.weight", (inner, hidden)),
+        "k_proj.weight": ("cross_attn.k_proj.weight", (inner, visual)),
+        "v_proj.weight": ("cross_attn.v_proj.weight", (inner, visual)),
+        "o_proj.weight": ("cross_attn.o_proj.weight", (hidden, inner)),
+        "gate_proj.weight": ("mlp.gate_proj.weight", (c.inner, hidden)),
+        "up_proj.weight": ("mlp.up_proj.weight", (c.inner, hidden)),
+        "down_proj.weight": ("mlp.down_proj.weight", (hidden, c.inner)),
+        "attn_gate": ("alpha_cross_attn", gate),
+        "ff_gate": ("alpha_dense", gate),
+    }
+    if c.head_norms:
+        for side in ("q", "k"):
+            shapes[f"{side}_norm.weight"] = (
+                f"cross_attn.{side}_layer_norm.weight",
+                (c.dim_head,),
+            )
+    source = below(tensors, _BLOCK)
+    made, expected = {}, {}
+    for number, layer in enumerate(c.layers):
+        for name, (old, shape) in shapes.items():
+            theirs = f"{number}.{old}"
+            expected[theirs] = shape
+            flat = (c.gates,) if name.endswith("_gate") else shape
+            ours = f"model.layers.{layer}.gated_cross_attn_layer.{name}"
+            made[ours] = Computed((theirs,), flat)
+    check_tensors(source, expected, folder, "IDEFICS folder")
+    return ComputedTensors(source, made)
+
+
+def _block_module(module: str, interval: int) -> str | None:
+    """Our path of a linear layer of a gated block; ours itself passes."""
+    if ".gated_cross_attn_layer." in module:
+        return module
+    match = _BLOCK_LINEAR.fullmatch(module)
+    if match is None:
+        return None
+    return f"model.layers.{int(match[1]) * interval}.gated_cross_attn_layer.{match[2]}"
