@@ -17,8 +17,11 @@ HEADER = "header"
 
 
 def answer(chat: lite.Chat, text: str, image: Any = None, **settings: Any) -> list[int | None]:
-    """Token ids of a short answer."""
-    settings = {"max_tokens": 6} | settings
+    """Token ids of a short answer.
+
+    One token a run: how many guesses run along depends on how long runs took.
+    """
+    settings = {"max_tokens": 6, "lookahead": False} | settings
     return [p.token for p in chat.ask(text, image, **settings) if p.token is not None]
 
 
