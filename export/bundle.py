@@ -16,12 +16,16 @@ from pathlib import Path
 
 from export.decoder_graph import DecoderGraph, padded_head_dim
 from export.graph import Graph
+from export.kv_cache import to_int8_cache
 from export.precision import Precision
+from export.probes import make_probes
 from export.proof import Proof
 from export.vision_graph import VisionGraph
 from lite.bundle import Bundle, file_record
-from lite.errors import BadInput
+from lite.errors import BadInput, LiteError
 from lite.manifest import DECODER, MANIFEST, TOKENIZER, VISION, Manifest, Sizes
+from lite.template import template
+from lite.tokenizer import Tokenizer
 from qlora.model import FlamingoWeights
 from qlora.model.config import DIM_HEAD, FlamingoConfig
 
@@ -62,7 +66,8 @@ def write_bundle(
         write_graphs(weights, partial, precision, wrote)
         weights.tokenizer.tokenizer.save(str(partial / TOKENIZER))
         manifest = make_manifest(weights, partial, precision)
-        proofs = prove(Bundle(partial, manifest))
+        proofs = _quantize_cache(partial, manifest, weights) if precision.kv_bits == 8 else []
+        proofs += prove(Bundle(partial, manifest))
         manifest.proofs.extend(proof.to_json() for proof in proofs)
         _write_durably(partial / MANIFEST, json.dumps(manifest.to_json(), indent=1))
         _put_in_place(partial, out)
@@ -96,6 +101,20 @@ def make_manifest(weights: FlamingoWeights, folder: Path, precision: Precision) 
         precision={"vision": precision.vision.name, "decoder": precision.name},
         files={p.name: file_record(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST},
     )
+
+
+def _quantize_cache(folder: Path, manifest: Manifest, weights: FlamingoWeights) -> list[Proof]:
+    """An int8 KV cache for the finished graph in `folder`; the manifest learns of it."""
+    text, pictures = template(manifest.template), weights.config.preprocessing
+    probes = make_probes(
+        Tokenizer.from_file(folder / TOKENIZER, manifest.special_ids), text, pictures
+    )
+    proof = to_int8_cache(Bundle(folder, manifest), probes)
+    manifest.files[DECODER] = file_record(folder / DECODER)
+    manifest.precision["kv_cache"] = "int8"
+    if not proof.holds:
+        raise LiteError(proof.refusal())
+    return [proof]
 
 
 def sizes(config: FlamingoConfig, parameters: int) -> Sizes:

@@ -6,7 +6,8 @@ weights (norms, biases, embeddings, convolutions) stay in floating point.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from lite.errors import BadInput
 
@@ -24,11 +25,18 @@ class Precision:
         name: as the manifest spells it.
         bits: 32 (float), 8 or 4.
         block: columns that share one scale.
+        kv_bits: of the KV cache: 32 (float) or 8, see `export.kv_cache`.
     """
 
     name: str
     bits: int
     block: int = 0
+    kv_bits: int = 32
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is rounded to fewer bits than float32 has."""
+        return self.bits == self.kv_bits == 32
 
     def of(self, role: str) -> Precision:
         """The precision of a layer that plays `role`."""
@@ -49,12 +57,12 @@ INT4 = Precision("int4", 4, block=32)
 PRECISIONS = {p.name: p for p in (INT8, INT4, FP32)}
 
 
-def precision(name: str) -> Precision:
-    """The precision called `name`.
+def precision(name: str, **changes: Any) -> Precision:
+    """The precision called `name`, with other values for some of its fields.
 
     Raises:
         BadInput: there is none.
     """
     if name not in PRECISIONS:
         raise BadInput(f"The precision {name!r} is unknown; choose {', '.join(PRECISIONS)}.")
-    return PRECISIONS[name]
+    return replace(PRECISIONS[name], **changes)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from export.drift import Drift
     from export.merge_base import Merge
+    from export.precision import Precision
     from export.proof import Proof
     from lite.bundle import Bundle
 
@@ -75,6 +76,13 @@ Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\
     help="How the decoder's matrices are stored.",
 )
 @click.option(
+    "--kv-cache",
+    type=click.Choice(["fp32", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="How keys and values of past tokens are kept; int8 takes a quarter of the memory.",
+)
+@click.option(
     "-o",
     "--output",
     required=True,
@@ -89,6 +97,7 @@ Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\
 def command(
     name: str | None,
     precision: str,
+    kv_cache: str,
     output: Path,
     force: bool,
     max_kl: float | None,
@@ -98,10 +107,13 @@ def command(
 ) -> None:
     if output.exists() and not force:  # before anything is downloaded
         raise BadInput(f"{output} exists already; choose another name or replace it with --force.")
+    from export.precision import precision as choose_precision
+
     with ExitStack() as stack:
         named = _tiny(stack) if name == TINY else PUBLISHED.get(name or "")
         merge = _merge(Checkpoints.of(named, parts), parts["attend"], merge_base)
-        manifest, drift = _export(merge, precision, output, force, max_kl)
+        chosen = choose_precision(precision, kv_bits=8 if kv_cache == "int8" else 32)
+        manifest, drift = _export(merge, chosen, output, force, max_kl)
     _report(manifest, drift, output, as_json)
 
 
@@ -122,17 +134,16 @@ def _merge(checkpoints: Checkpoints, attend: str | None, merge_base: str) -> Mer
 
 
 def _export(
-    merge: Merge, precision_name: str, output: Path, force: bool, max_kl: float | None
+    merge: Merge, chosen: Precision, output: Path, force: bool, max_kl: float | None
 ) -> tuple[Manifest, Drift | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from export.bundle import write_bundle
     from export.drift import measure
-    from export.precision import precision
     from export.verify import prove
 
-    chosen, weights = precision(precision_name), merge.weights
+    weights = merge.weights
     drift = None
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
