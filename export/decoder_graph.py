@@ -224,7 +224,8 @@ class DecoderGraph:
         up = g.linear(h, f"{name}.up_proj", self._array(f"{name}.up_proj.weight"))
         # SiLU is QuickGelu with alpha 1: one fused node instead of two.
         h = g.op("Mul", g.op("QuickGelu", gate, domain=CONTRIB, alpha=1.0), up)
-        return g.linear(h, f"{name}.down_proj", self._array(f"{name}.down_proj.weight"))
+        down = self._array(f"{name}.down_proj.weight")
+        return g.linear(h, f"{name}.down_proj", down, role="down_proj")
 
     # gated cross-attention
 
