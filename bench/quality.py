@@ -23,7 +23,7 @@ import numpy as np
 import lite
 from bench.command_line import command_line
 from bench.machine import machine
-from export.verify import kl_divergence
+from export.proof import kl_divergence
 from lite.commands.common import run, say
 from lite.errors import BadInput
 

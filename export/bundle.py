@@ -3,12 +3,14 @@
 Contract: everything is written into a hidden folder beside the target, which gets its name, by one
 rename, only when complete and proved; whatever interrupts an export, no half bundle remains that
 could be opened. The hidden folder has no manifest until then, and the next export to the same
-place clears it away. Memory stays at about one tensor.
+place clears it away and starts clean. Memory stays at about one tensor, checkpoint pages included;
+only the proofs (and the calibration of an int8 KV cache) run the bundle and need memory for it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -16,12 +18,16 @@ from pathlib import Path
 
 from export.decoder_graph import DecoderGraph, padded_head_dim
 from export.graph import Graph
+from export.kv_cache import to_int8_cache
 from export.precision import Precision
+from export.probes import make_probes
 from export.proof import Proof
 from export.vision_graph import VisionGraph
 from lite.bundle import Bundle, file_record
-from lite.errors import BadInput
+from lite.errors import BadInput, LiteError
 from lite.manifest import DECODER, MANIFEST, TOKENIZER, VISION, Manifest, Sizes
+from lite.template import template
+from qlora.checkpoints.pages import Walk
 from qlora.model import FlamingoWeights
 from qlora.model.config import ModelConfig
 
@@ -48,6 +54,7 @@ def write_bundle(
     Raises:
         BadInput: `out` exists and `force` is not set, or the disk has too little room.
     """
+    _finish_replacing(out)
     if out.exists() and not force:
         raise BadInput(f"{out} exists already; choose another name or replace it with --force.")
     if force and out.exists() and not (out / MANIFEST).is_file():
@@ -60,7 +67,8 @@ def write_bundle(
         write_graphs(weights, partial, precision, wrote)
         weights.tokenizer.tokenizer.save(str(partial / TOKENIZER))
         manifest = make_manifest(weights, partial, precision)
-        proofs = prove(Bundle(partial, manifest))
+        proofs = _quantize_cache(partial, manifest, weights) if precision.kv_bits == 8 else []
+        proofs += prove(Bundle(partial, manifest))
         manifest.proofs.extend(proof.to_json() for proof in proofs)
         _write_durably(partial / MANIFEST, json.dumps(manifest.to_json(), indent=1))
         _put_in_place(partial, out)
@@ -76,10 +84,11 @@ def write_graphs(
     wrote: Callable[[int], None] = lambda parameters: None,
 ) -> None:
     """Write both graphs with their weights into `folder`."""
+    tensors = Walk(weights.tensors)
     with Graph(folder, VISION, precision.vision, wrote) as graph:
-        VisionGraph(graph, weights.config, weights.tensors).build()
+        VisionGraph(graph, weights.config, tensors).build()
     with Graph(folder, DECODER, precision, wrote) as graph:
-        DecoderGraph(graph, weights.config, weights.tensors).build()
+        DecoderGraph(graph, weights.config, tensors).build()
 
 
 def make_manifest(weights: FlamingoWeights, folder: Path, precision: Precision) -> Manifest:
@@ -100,6 +109,18 @@ def make_manifest(weights: FlamingoWeights, folder: Path, precision: Precision) 
     )
 
 
+def _quantize_cache(folder: Path, manifest: Manifest, weights: FlamingoWeights) -> list[Proof]:
+    """An int8 KV cache for the finished graph in `folder`; the manifest learns of it."""
+    text, pictures = template(manifest.template), weights.config.preprocessing
+    probes = make_probes(weights.chat_tokenizer(), text, pictures)
+    proof = to_int8_cache(Bundle(folder, manifest), probes)
+    manifest.files[DECODER] = file_record(folder / DECODER)
+    manifest.precision["kv_cache"] = "int8"
+    if not proof.holds:
+        raise LiteError(proof.refusal())
+    return [proof]
+
+
 def sizes(config: ModelConfig, parameters: int) -> Sizes:
     """What the runtime must know of a model."""
     llama = config.llama
@@ -118,15 +139,42 @@ def sizes(config: ModelConfig, parameters: int) -> Sizes:
 
 
 def _check_room(folder: Path, weights: FlamingoWeights, precision: Precision) -> None:
-    """Refuse early what would fill the disk: linear layers plus scales, a tenth to spare."""
+    """Refuse early what would fill the disk."""
     folder.mkdir(parents=True, exist_ok=True)
-    needed = int(weights.parameters * (precision.bits + 1) / 8 * 1.1)
+    needed = needed_bytes(weights, precision)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise BadInput(
             f"The bundle needs about {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB "
             f"free; free some space or export to another disk."
         )
+
+
+def needed_bytes(weights: FlamingoWeights, precision: Precision) -> int:
+    """Room that a bundle takes on disk: values and scales, a tenth to spare."""
+    tensors = weights.tensors
+    bits = sum(_bits(n, precision) * math.prod(tensors.shape(n)) for n in tensors)
+    return int(bits / 8 * 1.1)
+
+
+def _bits(name: str, precision: Precision) -> float:
+    """Bits that each value of a tensor takes with its share of the scales."""
+    if precision.bits == 32:
+        return 32
+    if "embed_tokens" in name:
+        return 16
+    kept = {"vision_encoder.", "perceiver.", *(precision.sensitive & {"lm_head", "down_proj"})}
+    if "cross_attention" in precision.sensitive:
+        kept.add("gated_cross_attn_layer.attn")
+    bits = max(precision.bits, 8) if any(part in name for part in kept) else precision.bits
+    return bits + 32 / min(precision.block, 32)
+
+
+def _finish_replacing(out: Path) -> None:
+    """Put back the bundle that an export was replacing when it was killed."""
+    replaced = out.parent / f".{out.name}.replaced"
+    if replaced.is_dir() and not out.exists():
+        replaced.rename(out)
 
 
 def _write_durably(path: Path, text: str) -> None:

@@ -250,7 +250,7 @@ class DecoderGraph:
         # SiLU is QuickGelu with alpha 1: one fused node instead of two.
         h = g.op("Mul", g.op("QuickGelu", gate, domain=CONTRIB, alpha=1.0), up)
         down = self._array(f"{name}.down_proj.weight") if down is None else down
-        return g.linear(h, f"{name}.down_proj", down)
+        return g.linear(h, f"{name}.down_proj", down, role="down_proj")
 
     # gated cross-attention
 

@@ -22,7 +22,7 @@ from sentencepiece import SentencePieceProcessor
 from export.bundle import make_manifest, write_graphs
 from export.precision import FP32, Precision
 from export.probes import QUESTIONS, make_probes, probe_pictures, stream
-from export.proof import Proof
+from export.proof import Proof, kl_divergence
 from lite.bundle import Bundle
 from lite.errors import LiteError
 from lite.images import PAD, SQUASH, load_image, to_pixels
@@ -33,7 +33,7 @@ from qlora.model import Flamingo, FlamingoWeights
 
 # Mean KL divergence from fp32, in nats, above which a bundle is refused. For orientation, llama.cpp
 # publishes 0.0004 (8 bits) and 0.01 to 0.07 (4 bits) for LLaMA-7B and 8B.
-KL_LIMITS = {"int8": 0.01, "int4": 0.2}
+KL_LIMITS = {"fp32": 0.005, "int8": 0.01, "int4": 0.2}
 # Far above the rounding noise that `_second_turn` speaks of (at most 0.0003 over the sizes that the
 # tests export), far below what a wrong cache would give.
 SECOND_TURN_KL = 0.02
@@ -74,7 +74,7 @@ def prove(
     proofs = [_preprocessing(model, weights), *_token_ids(model, weights)]
     proofs += _merge(weights) if merge is None else merge
     cases = _torch_cases(model, weights)
-    if precision.bits == 32:
+    if precision.exact:
         proofs.append(_onnx_fp32(model, cases))
     elif 4 * weights.parameters <= FP32_BUNDLE_BYTES:
         with _fp32_model(bundle, weights) as fp32:
@@ -84,13 +84,10 @@ def prove(
     else:
         exact = [case.logits for case in cases]
         proofs += _quantized(model, cases, exact, "torch fp32", precision, max_kl)
-    proofs.append(_second_turn(model, precision.bits < 32))
+    proofs.append(_second_turn(model, not precision.exact))
     for proof in proofs:
         if not proof.holds:
-            raise LiteError(
-                f"The export is refused: {proof.step} against {proof.against} has a {proof.measure}"
-                f" of {proof.value:.3g}, over the limit of {proof.limit:.3g}."
-            )
+            raise LiteError(proof.refusal())
     return proofs
 
 
@@ -203,17 +200,6 @@ def _quantized(
         Proof(step, against, "mean KL divergence", kl, limit),
         Proof(step, against, "top-1 disagreement", 1.0 - top1, None),
     ]
-
-
-def kl_divergence(reference: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """KL(reference || logits) in nats for each row of `[T, vocab]`."""
-    p, q = (_log_softmax(x.astype(np.float64)) for x in (reference, logits))
-    return (np.exp(p) * (p - q)).sum(-1)
-
-
-def _log_softmax(x: np.ndarray) -> np.ndarray:
-    shifted = x - x.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def _second_turn(model: Model, quantized: bool) -> Proof:

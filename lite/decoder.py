@@ -25,6 +25,8 @@ from lite.vision import VisualMemory
 PREFILL_CHUNK = 128
 # No LLaMA has more; a manifest that claims it would make us allocate without end.
 MAX_CONTEXT = 1 << 20
+# What the KV cache's inputs may be, by ONNX Runtime's names.
+CACHE_TYPES = {"tensor(float)": np.float32, "tensor(int8)": np.int8}
 
 
 class Decoder:
@@ -41,7 +43,8 @@ class Decoder:
         self._inputs = {end.name for end in session.get_inputs()}
         self._binding = self._session.io_binding()
         self._binding.bind_output("logits")  # first, so that it is the first of the outputs
-        self._cache = KVCache(self._sizes, skips="conditioned" in self._inputs)
+        skips = "conditioned" in self._inputs
+        self._cache = KVCache(self._sizes, self.cache_dtype, skips)
         self._cache.bind(self._binding)
         self._bound_memory: tuple[tuple[str, ...], ort.OrtValue] | None = None
         self.computed = 0
@@ -73,6 +76,11 @@ class Decoder:
         return self._session.get_session_options().intra_op_num_threads
 
     @property
+    def cache_dtype(self) -> type:
+        """Of the KV cache's values."""
+        return CACHE_TYPES[self._types["past.0.key"]]
+
+    @property
     def bytes_per_position(self) -> int:
         """Bytes of the KV cache for one token."""
         return self._cache.bytes_per_position
@@ -95,7 +103,8 @@ class Decoder:
         Raises:
             BadInput: the sequence is empty or too long, or images and `<image>` tokens differ.
         """
-        return self._end_of(ids, images, 1, progress)[0]
+        rows, self.computed = self._end_of(ids, images, 1, progress)
+        return rows[0]
 
     def ahead(
         self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory], draft: Sequence[int]
@@ -114,7 +123,7 @@ class Decoder:
 
         Errors as for `logits`.
         """
-        return self._end_of([*ids, *draft], images, 1 + len(draft), lambda done, total: None)
+        return self._end_of([*ids, *draft], images, 1 + len(draft), lambda done, total: None)[0]
 
     def ordinary(self, ids: Sequence[int]) -> list[int]:
         """The tokens before the first that no answer can hold."""
@@ -169,15 +178,15 @@ class Decoder:
         images: Sequence[VisualMemory],
         rows: int,
         progress: Callable[[int, int], None],
-    ) -> np.ndarray:
-        """Logits of the last `rows` positions; what the cache holds before them is not run."""
+    ) -> tuple[np.ndarray, int]:
+        """Logits of the last `rows` positions, and how many the cache did not hold."""
         ids, index = self._checked(ids, images)
         sights = self._sights_of(index, images)
         # These positions always run: logits are not kept.
         first = len(ids) - rows
         start = min(self._cache.reusable(ids, sights), first)
-        self.computed = len(ids) - start
-        return self._run_from(start, ids, sights, index, images, first, progress)
+        logits = self._run_from(start, ids, sights, index, images, first, progress)
+        return logits, len(ids) - start
 
     def _checked(
         self, ids: Sequence[int] | np.ndarray, images: Sequence[VisualMemory]
@@ -281,10 +290,12 @@ class Decoder:
         s = self._sizes
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
         shapes = {end.name: end.shape for end in ends}
+        self._types = {end.name: end.type for end in ends}
         memory = [*s.memory_shape[:-2], None, s.visual_head_dim]
         past = sum(name.startswith("past.") for name in shapes)
         fits = (
             past == 2 * s.layers
+            and self._types["past.0.key"] in CACHE_TYPES
             and shapes["past.0.key"][1::2] == [s.kv_heads, s.head_dim]
             and len(memory) == len(shapes["visual_memory"])
             and all(a in (b, None) for a, b in zip(memory, shapes["visual_memory"], strict=True))

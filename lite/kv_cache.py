@@ -33,8 +33,8 @@ class CacheState:
         keys: keys of the visual memories that were attended to.
         seen: what each position saw, int64 `[positions]`: j is the memory `keys[j - 1]`, others
             are `NO_IMAGE` and `TEXT_ONLY`.
-        layers: for each layer keys at 0 and values at 1, float32
-            `[2, kv_heads, positions, head_dim]`. Made one at a time, so that no second copy of
+        layers: for each layer keys at 0 and values at 1, `[2, kv_heads, positions, head_dim]` of
+            the cache's `dtype`. Made one at a time, so that no second copy of
             the whole exists; to be read once, and before the decoder runs again.
     """
 
@@ -50,20 +50,23 @@ class KVCache:
     Attributes:
         ids: tokens of the positions that are right, int64 `[positions]`.
         sights: what they saw, int64 `[positions]`, in the numbers of `sights_of`.
+        dtype: of the buffers, float32 or int8.
     """
 
-    def __init__(self, sizes: Sizes, skips: bool = True) -> None:
+    def __init__(self, sizes: Sizes, dtype: type = np.float32, skips: bool = True) -> None:
         """
         Args:
             sizes: of the model.
+            dtype: of the buffers.
             skips: it has blocks that are skipped in a conversation without images.
         """
         self._sizes, self._skips = sizes, skips
+        self.dtype = np.dtype(dtype)
         self._numbers: dict[str, int] = {}  # visual memory key -> number in sights
         self._unused = itertools.count(NO_IMAGE + 1)
         # The operating system backs only what is written of the full context.
         shape = (1, sizes.kv_heads, sizes.context, sizes.head_dim)
-        self._arrays = [np.zeros(shape, dtype=np.float32) for _ in range(2 * sizes.layers)]
+        self._arrays = [np.zeros(shape, dtype=self.dtype) for _ in range(2 * sizes.layers)]
         # A binding does not keep the memory of numpy arrays alive; these references do.
         self._values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._arrays]
         self.hold(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
@@ -139,7 +142,7 @@ class KVCache:
 
     def _write(self, layer: int, n: int, content: np.ndarray) -> None:
         shape = (2, self._sizes.kv_heads, n, self._sizes.head_dim)
-        if content.shape != shape or content.dtype != np.float32:
+        if content.shape != shape or content.dtype != self.dtype:
             found = f"{content.dtype} {list(content.shape)}"
             raise ValueError(f"layer {layer} of the KV cache is {found}, not {list(shape)}")
         for part in (0, 1):

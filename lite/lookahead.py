@@ -14,6 +14,7 @@ accepting a guess of speculative sampling (arXiv 2302.01318) for guesses without
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ DRAFTS = (3, 7, 15)
 # What a further token of a run is taken to cost before one was measured: 4 tokens cost 1.2 times 1
 # where weights are read once for all (measured with 8-bit weights on an AVX-512 CPU).
 FURTHER_TOKEN = 0.07
+# Seconds of a run below which nobody reads as fast: there the same bits at each time are worth more
+# (one token at a time or many round differently, and how many depends on measured times).
+QUICK = 0.002
 # The cost is the least of the last few runs, because it grows with the context ...
 REMEMBERED_RUNS = 9
 # ... and not believed before as many were made.
@@ -52,10 +56,10 @@ class RunCosts:
         self._seconds.setdefault(tokens, deque(maxlen=REMEMBERED_RUNS)).append(seconds)
 
     def ratio(self, tokens: int) -> float:
-        """The cost of a run of so many tokens, over that of one."""
+        """The cost of a run of so many tokens, over that of one; infinite where none is wanted."""
         one = self._least(1)
-        if one is None:
-            return 1 + FURTHER_TOKEN * (tokens - 1)
+        if one is None or one < QUICK:
+            return math.inf
         if (measured := self._least(tokens)) is not None:
             return measured / one
         return 1 + max(self._further(one, tokens), FURTHER_TOKEN) * (tokens - 1)

@@ -41,7 +41,7 @@ def save(conversation: Conversation, path: Path, kv: bool = False) -> None:
         conversation: what to write.
         path: the file, which is replaced.
         kv: also what the decoder's KV cache holds of it, `8 * layers * kv_heads * head_dim` bytes
-            a token.
+            a token, and a quarter of that from an int8 cache.
 
     Raises:
         BadInput: the file cannot be written.
@@ -157,11 +157,12 @@ def _restore_cache(conversation: Conversation, file: SessionFile, cache: dict[st
     sizes = conversation.engine.bundle.manifest.sizes
     token_ids = _list_of(int, cache["ids"])
     shape = (2, sizes.kv_heads, len(token_ids), sizes.head_dim)
+    dtype = conversation.decoder.cache_dtype
     state = CacheState(
         ids=np.array(token_ids, dtype=np.int64),
         keys=_list_of(str, cache["keys"]),
         seen=np.array(_list_of(int, cache["seen"]), dtype=np.int64),
-        layers=(file.array(f"{LAYER}{i}", shape) for i in range(sizes.layers)),
+        layers=(file.array(f"{LAYER}{i}", shape, dtype) for i in range(sizes.layers)),
     )
     conversation.decoder.import_cache(state, *conversation.prompt())
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from export.precision import ROLES, SENSITIVE, Precision
+from export.precision import precision as choose_precision
 from lite.attend import RULES
 from lite.commands.common import entry_point, say
 from lite.errors import BadInput
@@ -81,6 +83,28 @@ Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\
     help="How the decoder's matrices are stored.",
 )
 @click.option(
+    "--block",
+    type=click.Choice(["32", "64", "128"]),
+    default="32",
+    show_default=True,
+    help="Values that share a scale; more are smaller and faster, and less exact.",
+)
+@click.option(
+    "--keep-int8",
+    multiple=True,
+    type=click.Choice(ROLES),
+    default=sorted(SENSITIVE),
+    show_default=True,
+    help="Layers of an int4 bundle that stay at 8 bits; may be repeated.",
+)
+@click.option(
+    "--kv-cache",
+    type=click.Choice(["fp32", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="How keys and values of past tokens are kept; int8 takes a quarter of the memory.",
+)
+@click.option(
     "-o",
     "--output",
     required=True,
@@ -89,12 +113,22 @@ Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\
     help="Folder to make.",
 )
 @click.option("--force", is_flag=True, help="Replace a bundle that is there already.")
+@click.option(
+    "--prove/--no-proof",
+    default=True,
+    show_default=True,
+    help="Compare with torch, which needs memory to run the bundle; writing needs 4 GB at most.",
+)
 @click.option("--max-kl", type=float, help="Refuse a bundle whose KL divergence is larger.")
 @click.option("--json", "as_json", is_flag=True, help="Print the proofs as JSON.")
 @click.version_option(package_name="mmgpt-lite", prog_name="lite-export")
 def command(
     name: str | None,
     precision: str,
+    block: str,
+    keep_int8: tuple[str, ...],
+    kv_cache: str,
+    prove: bool,
     output: Path,
     force: bool,
     max_kl: float | None,
@@ -107,7 +141,14 @@ def command(
     with ExitStack() as stack:
         named = _tiny(stack) if name == TINY else PUBLISHED.get(name or "")
         merge = _merge(Checkpoints.of(named, parts), parts["attend"], merge_base)
-        manifest, drift = _export(merge, precision, output, force, max_kl)
+        changes = {} if precision == "fp32" else {"block": int(block)}
+        chosen = choose_precision(
+            precision,
+            kv_bits=8 if kv_cache == "int8" else 32,
+            sensitive=frozenset(keep_int8),
+            **changes,
+        )
+        manifest, drift = _export(merge, chosen, output, force, max_kl, prove)
     _report(manifest, drift, output, as_json)
 
 
@@ -128,17 +169,21 @@ def _merge(checkpoints: Checkpoints, attend: str | None, merge_base: str) -> Mer
 
 
 def _export(
-    merge: Merge, precision_name: str, output: Path, force: bool, max_kl: float | None
+    merge: Merge,
+    chosen: Precision,
+    output: Path,
+    force: bool,
+    max_kl: float | None,
+    proved: bool,
 ) -> tuple[Manifest, Drift | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from export.bundle import write_bundle
     from export.drift import measure
-    from export.precision import precision
     from export.verify import prove
 
-    chosen, weights = precision(precision_name), merge.weights
+    weights = merge.weights
     drift = None
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -146,6 +191,8 @@ def _export(
 
         def prove_with_progress(bundle: Bundle) -> list[Proof]:
             nonlocal drift
+            if not proved:
+                return []
             if merge.trained is not None:
                 progress.update(task, description="Measuring the merge", total=None)
                 drift = measure(merge)

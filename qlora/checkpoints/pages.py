@@ -13,7 +13,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, dtype
+
+from qlora.checkpoints.views import DerivedTensors, TensorSource
 
 _MADV_DONTNEED = 4  # <asm-generic/mman-common.h>
 _SMALL = 1 << 20  # bytes that are not worth asking the system about
@@ -38,6 +40,27 @@ def release(tensor: Tensor) -> None:
             ctypes.CDLL(None).madvise(
                 ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_DONTNEED
             )
+
+
+class Walk(DerivedTensors):
+    """The same tensors, for a reader that is done with one when it asks for the next.
+
+    Each stays usable until it is dropped; only its pages go.
+    """
+
+    def __init__(self, weights: TensorSource) -> None:
+        super().__init__(weights)
+        self._last: Tensor | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self.weights[name]
+        if self._last is not None:
+            release(self._last)
+        self._last = tensor
+        return tensor
+
+    def dtype(self, name: str) -> dtype:
+        return self.weights.dtype(name)
 
 
 def _file_mappings() -> Iterator[tuple[int, int]]:

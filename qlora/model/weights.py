@@ -39,6 +39,7 @@ from qlora.checkpoints import (
     read_tokenizer,
     renamed,
 )
+from qlora.checkpoints.pages import release
 from qlora.model.config import DIM_HEAD, Encoder, Gated, ModelConfig, Perceiver
 
 # Rows that OpenFlamingo appends to the input embedding: <|endofchunk|>, <image>, and <PAD> where
@@ -71,7 +72,11 @@ class LoraMerged(DerivedTensors):
     def __getitem__(self, name: str) -> torch.Tensor:
         weight = self.weights[name]
         delta = self.deltas.get(name)
-        return weight if delta is None else delta.merged(weight)
+        if delta is None:
+            return weight
+        merged = delta.merged(weight)
+        release(weight)  # whoever reads the merged matrix cannot
+        return merged
 
     def dtype(self, name: str) -> torch.dtype:
         return torch.float32 if name in self.deltas else self.weights.dtype(name)

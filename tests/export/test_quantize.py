@@ -21,9 +21,10 @@ def test_no_value_moves_more_than_its_block_allows(shape, bits):
     weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     packed = quantize(weight, bits, 32)
     error = np.abs(packed.dequantize() - weight)
-    # Half a step, or one whole step for the positive end that the code range lacks.
+    # Half a step, or one whole step for the positive end that the code range lacks; at 4 bits one
+    # more where clipping the extreme value serves the others.
     step = np.repeat(np.abs(packed.scales), packed.block, axis=1)[:, : shape[1]]
-    assert (error <= step * 1.0001).all()
+    assert (error <= step * (1.0001 if bits == 8 else 2.1)).all()
     assert (np.median(error / step)) <= 0.5
 
 

@@ -152,14 +152,23 @@ def test_guesses_that_are_wrong_stop(model: Callable[..., lite.Model]) -> None:
 
 def test_costs_are_what_was_measured() -> None:
     costs = RunCosts()
-    assert costs.ratio(4) == pytest.approx(1.21)
+    assert costs.ratio(4) == np.inf  # nothing is tried before it is known what one token costs
     for seconds in (9.0, 1.0, 1.1):
         costs.record(1, seconds)
+    assert costs.ratio(4) == pytest.approx(1.21)
+    for seconds in (9.0, 1.0, 1.1):
         costs.record(4, 2 * seconds)
     assert costs.ratio(4) == 2.0
     assert costs.ratio(8) == pytest.approx(1 + 7 / 3)  # as each further token did
     costs.record(8, 1.5)
     assert costs.ratio(8) == pytest.approx(1 + 7 / 3)  # one run is not believed
+
+
+def test_models_that_are_quick_anyway_stay_as_they_are() -> None:
+    costs = RunCosts()
+    for _ in range(TRUSTED_RUNS):
+        costs.record(1, 0.0005)
+    assert costs.ratio(4) == np.inf
 
 
 def test_special_tokens_are_never_guessed(model: Callable[..., lite.Model]) -> None:
