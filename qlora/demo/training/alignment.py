@@ -178,7 +178,7 @@ def write_flamingo(model: Flamingo, path: Path) -> None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", default=2500, show_default=True)
+@click.option("--steps", default=640, show_default=True)
 @click.option("--batch", default=24, show_default=True, help="Pictures in a step.")
 @click.option("--rate", default=2e-3, show_default=True, help="Highest learning rate.")
 @click.option("--seed", default=0, show_default=True)

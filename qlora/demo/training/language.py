@@ -90,7 +90,7 @@ def llama_config() -> LlamaConfig:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--tokenizer", is_flag=True, help="Make the tokenizer and stop.")
-@click.option("--steps", default=4000, show_default=True)
+@click.option("--steps", default=700, show_default=True)
 @click.option("--batch", default=16, show_default=True, help=f"Rows of {ROW} tokens in a step.")
 @click.option("--rate", default=3e-3, show_default=True, help="Highest learning rate.")
 @click.option("--seed", default=0, show_default=True)

@@ -210,7 +210,7 @@ def _chunks(pictures: Pictures, count: int, size: int = 128) -> Iterator[dict[st
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", default=4000, show_default=True)
+@click.option("--steps", default=1800, show_default=True)
 @click.option("--batch", default=64, show_default=True, help="Pictures in a step.")
 @click.option("--rate", default=2e-3, show_default=True, help="Highest learning rate.")
 @click.option("--seed", default=0, show_default=True)
