@@ -1,7 +1,7 @@
 # The demo model from nothing: `make demo` trains every stage and writes lite/demo/bundle.
 #
 # Whatever is cut goes on where it was. Same seeds and machine, same bundle. On two cores without a
-# GPU this takes about three hours; the stages and their sizes are in qlora/demo/training/.
+# GPU this takes two to three hours; the stages and their sizes are in qlora/demo/training/.
 PYTHON ?= python3
 RUN = runs/demo
 WORKERS ?= 1
@@ -25,7 +25,7 @@ $(RUN)/flamingo.safetensors: $(RUN)/llama/model.safetensors $(RUN)/clip.safetens
 	$(PYTHON) -m qlora.demo.training.alignment $(RUN) --workers $(WORKERS)
 
 $(RUN)/data/train/instructions.json:
-	$(PYTHON) -m qlora.demo.data $(RUN)/data --each 8000 --workers $(WORKERS)
+	$(PYTHON) -m qlora.demo.data $(RUN)/data --each 6000 --workers $(WORKERS)
 
 $(RUN)/adapter: $(RUN)/flamingo.safetensors $(RUN)/data/train/instructions.json
 	qlora-train demo $(if $(wildcard $(RUN)/checkpoints),--resume)
