@@ -16,8 +16,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from export.decoder_graph import DecoderGraph, padded_head_dim
+from export.decoder_graph import DecoderGraph
 from export.graph import Graph
+from export.heads import padded_head_dim
 from export.kv_cache import to_int8_cache
 from export.precision import Precision
 from export.probes import make_probes
@@ -131,7 +132,7 @@ def sizes(config: ModelConfig, parameters: int) -> Sizes:
         context=llama.max_position_embeddings,
         vocab=llama.vocab_size,
         blocks=len(config.injection.layers),
-        visual_heads=config.injection.heads,
+        visual_heads=config.injection.kv_heads,
         latents=config.latents,
         visual_head_dim=config.injection.dim_head or config.dim_visual,
         parameters=parameters,

@@ -5,10 +5,13 @@ Contract: one graph serves prefill, decode and scoring, with and without images.
     input_ids       int64 [1, T]
     image_index     int32 [1, T]      0 where a token sees no image, else counted in visual_memory:
                                       of gated blocks the image, of spliced tokens the visual token
+    first_image     int32 [1, T]      likewise the first image that a token sees, image_index being
+                                      the last; only where it may see several
     conditioned     bool  []          the conversation has an image: the gated blocks run; a graph
                                       without blocks that wait for one has no such input
     visual_memory   float             only images that some token here sees: of gated blocks
-                                      [blocks, 2, heads, N * L, d], of spliced tokens [N * L, D]
+                                      [blocks, 2, kv_heads, N * L, d], of spliced tokens [N * L, D];
+                                      keys of zeros are no tokens (tiles that are not filled)
     past_length     int32 [1]         tokens already in the KV cache
     logits_from     int64 [1]         first position of input_ids whose logits are wanted
     past.{i}.key/value   float [1, kv_heads, capacity, head_dim]
@@ -24,56 +27,15 @@ import numpy as np
 import onnx_ir as ir
 
 from export.graph import BOOL, CONTRIB, FLOAT, INT32, INT64, Graph
+from export.heads import pad_heads, padded_head_dim, rotary_tables
 from export.vision_graph import EPSILON
+from lite.attend import NEIGHBOURS
 from qlora.checkpoints import TensorSource
-from qlora.model.config import Gated, GatedLlama, ModelConfig
+from qlora.model.config import Gated, GatedLlama, ModelConfig, TiledEncoder
 
-# ONNX Runtime's GroupQueryAttention rotates heads of a multiple of 16 only.
-HEAD_MULTIPLE = 16
 # Added to the score of an image that a token may not see; finite, so that a row that sees nothing
 # stays finite until it is blanked.
 BLOCKED = np.float32(-1e9)
-
-
-def padded_head_dim(head_dim: int) -> int:
-    """The head width that the graph works with: `head_dim` rounded up to a multiple of 16."""
-    return -(-head_dim // HEAD_MULTIPLE) * HEAD_MULTIPLE
-
-
-def pad_heads(weight: np.ndarray, heads: int, halves: bool) -> np.ndarray:
-    """Pad each head's rows with zeros to `padded_head_dim`; scores and outputs stay the same.
-
-    Args:
-        weight: `[heads * d, in]`.
-        heads: number of heads.
-        halves: pad after each half of a head, because rotary embedding pairs row i with row
-            i + d / 2 (queries and keys); otherwise at the head's end (values).
-
-    Returns:
-        `[heads * padded, in]`.
-    """
-    rows, columns = weight.shape
-    head_dim = rows // heads
-    parts = 2 if halves else 1
-    extra = (padded_head_dim(head_dim) - head_dim) // parts
-    shaped = weight.reshape(heads, parts, head_dim // parts, columns)
-    return np.pad(shaped, ((0, 0), (0, 0), (0, extra), (0, 0))).reshape(-1, columns)
-
-
-def rotary_tables(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin of every position's angles, `[context, padded_head_dim / 2]` each.
-
-    RoFormer (arXiv 2104.09864) as in transformers' `LlamaRotaryEmbedding`: angles in float32.
-    """
-    llama = config.llama
-    theta = llama.rope_parameters["rope_theta"]
-    exponent = np.arange(0, llama.head_dim, 2, dtype=np.float32) / np.float32(llama.head_dim)
-    frequencies = 1.0 / np.power(np.float32(theta), exponent, dtype=np.float32)
-    positions = np.arange(llama.max_position_embeddings, dtype=np.float32)
-    angles = np.outer(positions, frequencies).astype(np.float32)
-    padding = padded_head_dim(llama.head_dim) // 2 - angles.shape[1]
-    angles = np.pad(angles, ((0, 0), (0, padding)))
-    return np.cos(angles), np.sin(angles)
 
 
 class DecoderGraph:
@@ -85,14 +47,18 @@ class DecoderGraph:
         self.llama = config.llama
         self.weights = weights
         self.head_dim = padded_head_dim(config.llama.head_dim)
+        injection = config.injection  # query heads of a gated block that share keys and values
+        self.groups = injection.heads // injection.kv_heads if injection.layers else 1
 
     def build(self) -> None:
         g, c, llama = self.g, self.config, self.llama
         ids = g.input("input_ids", INT64, [1, "T"])
-        self.image_index = g.input("image_index", INT32, [1, "T"])
+        self.image_index = self.first_image = g.input("image_index", INT32, [1, "T"])
+        if c.attend == NEIGHBOURS:
+            self.first_image = g.input("first_image", INT32, [1, "T"])
         gated, shape = c.injection.layers, ["N_L", llama.hidden_size]
         if gated:
-            shape = [len(gated), 2, c.injection.heads, "N_L", c.injection.dim_head]
+            shape = [len(gated), 2, c.injection.kv_heads, "N_L", c.injection.dim_head]
         if isinstance(c.injection, Gated):
             self.conditioned = g.input("conditioned", BOOL, [])
         self.memory = g.input("visual_memory", FLOAT, shape)
@@ -134,7 +100,10 @@ class DecoderGraph:
             self.bias = self._attention_bias()
 
     def _attention_bias(self) -> ir.Value:
-        """`[1, 1, T, N * L]`: 0 where the token may see the image, `BLOCKED` elsewhere."""
+        """`[1, 1, T, N * L]`: 0 where the token may see the image, `BLOCKED` elsewhere.
+
+        With grouped queries `[1, 1, G * T, N * L]`, see `_attend`.
+        """
         g = self.g
         columns = g.op("Squeeze", g.op("Shape", self.memory, start=3, end=4))
         first = g.weight("const.first", np.array(0, dtype=np.int64))
@@ -142,14 +111,31 @@ class DecoderGraph:
         latents = g.weight("const.latents", np.array(self.config.latents, dtype=np.int64))
         owner = g.op("Div", g.op("Range", first, columns, step), latents)
         owner = g.op("Cast", g.op("Add", owner, step), to=int(INT32))  # [N * L], from 1
-        index = g.op("Unsqueeze", self.image_index, g.constant(1, 3))  # [1, 1, T, 1]
-        allowed = g.op("Equal", index, owner)
+        last = g.op("Unsqueeze", self.image_index, g.constant(1, 3))  # [1, 1, T, 1]
+        allowed = g.op("Equal", last, owner)
+        if self.first_image is not self.image_index:
+            first_seen = g.op("Unsqueeze", self.first_image, g.constant(1, 3))
+            allowed = g.op("LessOrEqual", first_seen, owner)
+            allowed = g.op("And", allowed, g.op("GreaterOrEqual", last, owner))
+        if isinstance(self.config.encoder, TiledEncoder):
+            allowed = g.op("And", allowed, self._tokens_there())
+        if self.groups > 1:
+            allowed = g.op("Concat", *[allowed] * self.groups, axis=2)
         return g.op(
             "Where",
             allowed,
             g.weight("const.open", np.array(0, dtype=np.float32)),
             g.weight("const.blocked", np.array(BLOCKED)),
         )
+
+    def _tokens_there(self) -> ir.Value:
+        """bool `[N * L]`: the first block's first key of the visual token is not zero."""
+        g, first = self.g, self.g.weight("const.first", np.array(0, dtype=np.int64))
+        keys = self.memory
+        for _ in range(3):  # block, keys, head
+            keys = g.op("Gather", keys, first, axis=0)
+        size = g.op("ReduceL1", keys, g.constant(1), keepdims=0)
+        return g.op("Greater", size, g.weight("const.open", np.array(0, dtype=np.float32)))
 
     def _embed(self, ids: ir.Value) -> ir.Value:
         name = "lang_encoder.model.embed_tokens.weight"
@@ -270,7 +256,15 @@ class DecoderGraph:
             feed = self._llama_feed_forward if like_llama else self._feed_forward
             return g.op("Add", h, feed(h, name))
 
-        return run() if like_llama else g.either(self.conditioned, run, lambda: x)
+        def run_where_seeing() -> ir.Value:
+            h = seeing()
+            fed = g.op("Mul", self._llama_feed_forward(h, name), self.row_mask)
+            return g.op("Add", h, fed)
+
+        if not like_llama:
+            return g.either(self.conditioned, run, lambda: x)
+        assert isinstance(injection, GatedLlama)
+        return run() if injection.blind else g.either(self.attends, run_where_seeing, lambda: x)
 
     def _cross_attention(self, x: ir.Value, name: str, block: int) -> ir.Value:
         g = self.g
@@ -305,8 +299,15 @@ class DecoderGraph:
         return self._mlp(h, name, self._gated(name, "down_proj", "ff_gate"))
 
     def _attend(self, q: ir.Value, block: int) -> ir.Value:
-        """Attention of `q [1, T, heads * d]` to the visual memory of one block."""
-        g = self.g
+        """Attention of `q [1, T, heads * d]` to the visual memory of one block.
+
+        Heads that share keys and values are put one after the other as so many rows of queries.
+        """
+        g, c = self.g, self.config.injection
+        if self.groups > 1:
+            q = g.op("Reshape", q, g.constant(0, 0, c.kv_heads, self.groups, c.dim_head))
+            q = g.op("Transpose", q, perm=[0, 3, 1, 2, 4])  # [1, G, T, kv_heads, d]
+            q = g.op("Reshape", q, g.constant(1, -1, c.kv_heads * c.dim_head))
         memory = g.op("Gather", self.memory, g.constant(block), axis=0)  # [1, 2, heads, N * L, d]
         key = g.op("Gather", memory, g.weight("const.key", np.array(0)), axis=1)
         value = g.op("Gather", memory, g.weight("const.value", np.array(1)), axis=1)
@@ -319,8 +320,12 @@ class DecoderGraph:
             None,
             self.bias,
             domain=CONTRIB,
-            num_heads=self.config.injection.heads,
+            num_heads=c.kv_heads,
         )
+        if self.groups > 1:
+            h = g.op("Reshape", h, g.constant(1, self.groups, -1, c.kv_heads, c.dim_head))
+            h = g.op("Transpose", h, perm=[0, 2, 3, 1, 4])
+            h = g.op("Reshape", h, g.constant(1, -1, c.heads * c.dim_head))
         return g.op("Mul", h, self.row_mask)
 
     def _feed_forward(self, x: ir.Value, name: str) -> ir.Value:

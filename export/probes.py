@@ -46,7 +46,7 @@ def make_probes(tokenizer: Tokenizer, text: Template, preprocessing: Preprocessi
     """The prompts of `QUESTIONS` as one model sees them."""
     probes = []
     for question, count in QUESTIONS:
-        ids = tokenizer.encode(join([text.system, *text.turn(question, count)]))
+        ids = tokenizer.encode(join([*text.begin(text.system), *text.turn(question, count)]))
         pictures = probe_pictures()[:count]
         pixels = [torch.from_numpy(to_pixels(load_image(p), preprocessing)) for p in pictures]
         probes.append(Probe(ids, pictures, torch.stack(pixels) if pixels else None))

@@ -7,6 +7,7 @@ the export with one sentence.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import open_clip
 import torch
 from PIL import Image
 from sentencepiece import SentencePieceProcessor
+from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
 from export.bundle import make_manifest, write_graphs
 from export.precision import FP32, Precision
@@ -25,11 +27,12 @@ from export.probes import QUESTIONS, make_probes, probe_pictures, stream
 from export.proof import Proof, kl_divergence
 from lite.bundle import Bundle
 from lite.errors import LiteError
-from lite.images import PAD, SQUASH, load_image, to_pixels
+from lite.images import PAD, SQUASH, TILES, Preprocessing, load_image, to_pixels
 from lite.manifest import TOKENIZER
 from lite.model import Model
 from lite.template import template
 from qlora.model import Flamingo, FlamingoWeights
+from qlora.model.tiles import split
 
 # Mean KL divergence from fp32, in nats, above which a bundle is refused. For orientation, llama.cpp
 # publishes 0.0004 (8 bits) and 0.01 to 0.07 (4 bits) for LLaMA-7B and 8B.
@@ -93,6 +96,8 @@ def prove(
 
 def _preprocessing(model: Model, weights: FlamingoWeights) -> Proof:
     p = weights.config.preprocessing
+    if p.fit == TILES:
+        return _tiles(p)
     mode = "squash" if p.fit == SQUASH else "shortest"
     transform = open_clip.image_transform(
         p.size, is_train=False, mean=p.mean, std=p.std, resize_mode=mode
@@ -103,6 +108,21 @@ def _preprocessing(model: Model, weights: FlamingoWeights) -> Proof:
         difference = to_pixels(load_image(picture), p) - transform(square).numpy()
         worst = max(worst, float(np.abs(difference).max()))
     return Proof("preprocessing", "open_clip's transform", "max difference", worst, 1e-3)
+
+
+def _tiles(p: Preprocessing) -> Proof:
+    side = {"height": p.size, "width": p.size}
+    processor = MllamaImageProcessorPil(
+        size=side, image_mean=list(p.mean), image_std=list(p.std), max_image_tiles=p.tiles
+    )
+    worst = 0.0
+    for picture in probe_pictures():
+        tiles, number = split(torch.from_numpy(to_pixels(load_image(picture), p))[None], p.tiles)
+        right = processor(picture, return_tensors="pt")
+        same = int(number) == int(right["aspect_ratio_ids"])
+        difference = (tiles[0] - right["pixel_values"][0, 0]).abs().max()
+        worst = max(worst, float(difference) if same else math.inf)
+    return Proof("preprocessing", "transformers' processor", "max difference", worst, 1e-3)
 
 
 def _on_a_square(picture: Image.Image, mean: Sequence[float]) -> Image.Image:

@@ -14,9 +14,18 @@ import numpy as np
 import onnx_ir as ir
 
 from export.graph import CONTRIB, FLOAT, Graph
+from export.tiled_tower import TiledTower
 from qlora.checkpoints import TensorSource
 from qlora.checkpoints.clip_visual import STEM
-from qlora.model.config import Abstractor, GatedLlama, ModelConfig, Perceiver, Projector
+from qlora.model.config import (
+    Abstractor,
+    Encoder,
+    GatedLlama,
+    ModelConfig,
+    Perceiver,
+    Projector,
+    TiledEncoder,
+)
 from qlora.model.connectors import FFN_EPSILON
 
 # LayerNorm epsilon of torch, open_clip and OpenFlamingo alike.
@@ -34,10 +43,13 @@ class VisionGraph:
         self.weights = weights
 
     def build(self) -> None:
-        size = self.config.preprocessing.size
-        pixels = self.g.input("pixels", FLOAT, ["n", 3, size, size])
-        c = self.config
-        tokens = self._connect(self._encode(pixels))
+        c, side = self.config, self.config.preprocessing.side
+        pixels = self.g.input("pixels", FLOAT, ["n", 3, side, side])
+        if isinstance(c.encoder, TiledEncoder):
+            media, filled = TiledTower(self.g, c.encoder, self.weights).build(pixels)
+            tokens = self.g.op("Mul", self._connect(media), filled)
+        else:
+            tokens = self._connect(self._encode(pixels))
         shape: list[int | str] = ["n", c.latents, c.dim_visual]
         if gated := c.injection.layers:
             memory = self._memory(tokens)
@@ -45,7 +57,7 @@ class VisionGraph:
                 "n",
                 len(gated),
                 2,
-                c.injection.heads,
+                c.injection.kv_heads,
                 c.latents,
                 c.injection.dim_head,
             ]
@@ -72,8 +84,13 @@ class VisionGraph:
 
     # CLIP's vision tower: the last layer's tokens
 
+    @property
+    def _clip(self) -> Encoder:
+        assert isinstance(self.config.encoder, Encoder)
+        return self.config.encoder
+
     def _encode(self, pixels: ir.Value) -> ir.Value:
-        encoder = self.config.encoder
+        encoder = self._clip
         vision, epsilon = encoder.clip["vision_cfg"], encoder.epsilon
         g, x = self.g, self._stem(pixels) if STEM in vision else self._patches(pixels)
         x = g.op("Reshape", x, g.constant(0, 0, -1))
@@ -90,14 +107,14 @@ class VisionGraph:
 
     def _patches(self, pixels: ir.Value) -> ir.Value:
         """One convolution for each patch: `[n, W, rows, columns]`."""
-        g, patch = self.g, self.config.encoder.clip["vision_cfg"]["patch_size"]
+        g, patch = self.g, self._clip.clip["vision_cfg"]["patch_size"]
         kernel = self._array("vision_encoder.conv1.weight")  # [W, 3, patch, patch]
         kernel_value = g.weight("vision_encoder.conv1.weight", kernel)
         return g.op("Conv", pixels, kernel_value, strides=[patch, patch])
 
     def _stem(self, x: ir.Value) -> ir.Value:
         """Convolutions with a ReLU after each, and one that leads to the tower's width."""
-        g, layers = self.g, self.config.encoder.clip["vision_cfg"][STEM]
+        g, layers = self.g, self._clip.clip["vision_cfg"][STEM]
         for number, (_, stride) in enumerate(layers):
             # Convolutions and ReLUs take turns in the torch module.
             name = f"vision_encoder.conv1.{2 * number}"
@@ -120,7 +137,7 @@ class VisionGraph:
         return g.op("Expand", g.weight(name, rows), shape)
 
     def _encoder_layer(self, x: ir.Value, name: str) -> ir.Value:
-        encoder = self.config.encoder
+        encoder = self._clip
         g, vision, epsilon = self.g, encoder.clip["vision_cfg"], encoder.epsilon
         h = self._norm(x, f"{name}.ln_1", epsilon)
         in_proj = self._array(f"{name}.attn.in_proj_weight")
@@ -228,7 +245,7 @@ class VisionGraph:
         memories = []
         for layer in c.injection.layers:
             kv = self._keys_and_values(resampled, layer)  # [n, L, 2 * heads * d]
-            heads, dim_head = c.injection.heads, c.injection.dim_head
+            heads, dim_head = c.injection.kv_heads, c.injection.dim_head
             kv = g.op("Reshape", kv, g.constant(0, c.latents, 2, heads, dim_head))
             kv = g.op("Transpose", kv, perm=[0, 2, 3, 1, 4])  # [n, 2, heads, L, d]
             memories.append(g.op("Unsqueeze", kv, g.constant(1)))
@@ -244,7 +261,7 @@ class VisionGraph:
             scale = self.g.weight(f"{name}.k_norm.weight", self._array(f"{name}.k_norm.weight"))
             key = self._by_head(
                 key,
-                injection.heads,
+                injection.kv_heads,
                 lambda x: self.g.op(
                     "SimplifiedLayerNormalization", x, scale, axis=-1, epsilon=injection.epsilon
                 ),

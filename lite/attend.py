@@ -2,12 +2,15 @@
 
 Contract: pure functions over token ids; training, export checks and chat all ask here, so the
 rule exists once. Image numbers are 1-based; 0 means that a token sees no image. Models with gated
-cross-attention follow one of the two `RULES`, those with spliced tokens the third.
+cross-attention follow one of the `GATED_RULES`, those with spliced tokens the last. `RULES` are
+those that a checkpoint does not tell.
 
 `following`  MultiModal-GPT and OpenFlamingo v0 as released (`attend_previous=False`): `<image>`
              sees itself, any other token the image that comes next, and after the last image
              nothing.
 `preceding`  OpenFlamingo v2 and Otter: every token sees the last image at or before it.
+`neighbours` Llama-3.2-Vision (`get_cross_attention_token_mask` of transformers): as `preceding`,
+             but of images side by side a token sees all, up to the last one at or before it.
 `own`        An image takes several `<image>` tokens, and each is a part of its image; text sees
              none (it attends to those tokens as to any other).
 """
@@ -22,7 +25,9 @@ from lite.errors import BadInput
 
 FOLLOWING = "following"
 PRECEDING = "preceding"
+NEIGHBOURS = "neighbours"
 RULES = (FOLLOWING, PRECEDING)
+GATED_RULES = (*RULES, NEIGHBOURS)
 OWN = "own"
 
 
@@ -34,11 +39,11 @@ def image_index(
     Args:
         ids: token ids `[T]` of the whole conversation (the rules look both ways).
         image_id: the id of `<image>`.
-        rule: `following`, `preceding` or `own`.
+        rule: `following`, `preceding`, `neighbours` or `own`.
         places: `<image>` tokens that stand for one image, under `own`.
 
     Returns:
-        int32 `[T]`: 0 for no image, otherwise j for the j-th image of `ids`.
+        int32 `[T]`: 0 for no image, otherwise j for the j-th image of `ids`; of several the last.
 
     Raises:
         BadInput: the rule is unknown, or `ids` hold a part of an image only.
@@ -56,10 +61,22 @@ def image_index(
                 f"part of one; give all of them."
             )
         return np.where(is_image, (seen - 1) // places + 1, 0).astype(np.int32)
-    if rule == PRECEDING:
+    if rule in (PRECEDING, NEIGHBOURS):
         return seen.astype(np.int32)
     if rule != FOLLOWING:
-        raise BadInput(f"The attend rule {rule!r} is unknown; choose one of {', '.join(RULES)}.")
+        raise BadInput(
+            f"The attend rule {rule!r} is unknown; choose one of {', '.join(GATED_RULES)}."
+        )
     following = np.where(is_image, seen, seen + 1)
     total = seen[-1] if seen.size else 0
     return np.where(following > total, 0, following).astype(np.int32)
+
+
+def first_image(ids: Sequence[int] | np.ndarray, image_id: int) -> np.ndarray:
+    """The first image that each token sees under `neighbours`, int32 `[T]`; 0 for no image.
+
+    The last one is `image_index`'s, and a token sees those between them too.
+    """
+    is_image = np.asarray(ids) == image_id
+    opens = is_image & ~np.append(False, is_image[:-1])
+    return np.maximum.accumulate(np.where(opens, np.cumsum(is_image), 0)).astype(np.int32)

@@ -60,9 +60,9 @@ class Conversation:
         ids: list[int] = []
         images: list[VisualMemory] = []
         for exchange in self.exchanges:
-            parts: list[Part] = [] if ids else [self.system]
-            images_shown = len(exchange.images)
-            parts += self.engine.template.turn(exchange.question, images_shown, first=not ids)
+            how, images_shown = self.engine.template, len(exchange.images)
+            parts: list[Part] = [] if ids else how.begin(self.system)
+            parts += how.turn(exchange.question, images_shown, first=not ids)
             ids += self.engine.tokenizer.encode(join(parts), begin=not ids)
             ids += exchange.answer_ids
             images += exchange.images

@@ -170,7 +170,7 @@ class Decoder:
         ids, index = self._checked(ids, images)
         sights = self._sights_of(index, images)
         self.computed = len(ids)
-        return self._run_from(0, ids, sights, index, images, 0, lambda done, total: None)
+        return self._run_from(0, ids, sights, images, 0, lambda done, total: None)
 
     def _end_of(
         self,
@@ -185,7 +185,7 @@ class Decoder:
         # These positions always run: logits are not kept.
         first = len(ids) - rows
         start = min(self._cache.reusable(ids, sights), first)
-        logits = self._run_from(start, ids, sights, index, images, first, progress)
+        logits = self._run_from(start, ids, sights, images, first, progress)
         return logits, len(ids) - start
 
     def _checked(
@@ -213,13 +213,12 @@ class Decoder:
         start: int,
         ids: np.ndarray,
         sights: np.ndarray,
-        index: np.ndarray,
         images: Sequence[VisualMemory],
         first: int,
         progress: Callable[[int, int], None],
     ) -> np.ndarray:
         """Runs `ids[start:]` in chunks; logits of `ids[first:]`."""
-        offsets = self._injection.offsets(ids)
+        seen, offsets = self._injection.ranges(ids), self._injection.offsets(ids)
         rows = []
         for at in range(start, len(ids), PREFILL_CHUNK):
             end = min(at + PREFILL_CHUNK, len(ids))
@@ -228,7 +227,7 @@ class Decoder:
             # A chunk before the first position gives one row, which is not used.
             wanted = min(max(first, at), end - 1)
             part = slice(at, end)
-            found = self._run(at, ids[part], index[part], offsets[part], images, wanted - at)
+            found = self._run(at, ids[part], seen[part], offsets[part], images, wanted - at)
             rows += [found] if end > first else []
             self._cache.hold(ids[:end], sights[:end])
             progress(end - start, len(ids) - start)
@@ -238,18 +237,19 @@ class Decoder:
         self,
         past: int,
         ids: np.ndarray,
-        index: np.ndarray,
+        ranges: np.ndarray,
         offsets: np.ndarray,
         images: Sequence[VisualMemory],
         first: int,
     ) -> np.ndarray:
         """One run of the graph: logits of `ids[first:]`, float32 `[T - first, vocab]`."""
-        seen = [int(j) for j in np.unique(index) if j]
-        number = np.searchsorted([0, *seen], index)  # in the joined memory, from 1
+        seen = sorted({j for a, b in np.unique(ranges, axis=0) if b for j in range(a, b + 1)})
+        first_number, number = np.searchsorted([0, *seen], ranges).T  # in the joined memory, from 1
         place = np.where(number > 0, (number - 1) * self._injection.places + offsets + 1, 0)
         inputs = {
             "input_ids": ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(ids)[None]),
             "image_index": ort.OrtValue.ortvalue_from_numpy(place.astype(np.int32)[None]),
+            "first_image": ort.OrtValue.ortvalue_from_numpy(first_number.astype(np.int32)[None]),
             "conditioned": ort.OrtValue.ortvalue_from_numpy(np.array(bool(images))),
             "past_length": ort.OrtValue.ortvalue_from_numpy(np.array([past], dtype=np.int32)),
             "logits_from": ort.OrtValue.ortvalue_from_numpy(np.array([first], dtype=np.int64)),

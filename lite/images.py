@@ -14,6 +14,7 @@ from PIL import Image
 
 from lite.errors import BadInput
 from lite.pictures import MAX_BYTES, MAX_PIXELS, Picture, load_image
+from lite.tiles import MOST_TILES, fitted, layout
 
 __all__ = [
     "CLIP_MEAN",
@@ -39,8 +40,10 @@ _MAX_RESIZED = 2**25
 # The same for the square that a picture is padded to: 11585 x 11585.
 _MAX_PADDED = 2**27
 
-CROP, SQUASH, PAD = "crop", "squash", "pad"
-FITS = (CROP, SQUASH, PAD)
+CROP, SQUASH, PAD, TILES = "crop", "squash", "pad", "tiles"
+FITS = (CROP, SQUASH, PAD, TILES)
+# Entries that bundles from before them lack.
+_LATER = {"fit": CROP, "tiles": 1}
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,30 @@ class Preprocessing:
         size: side of the square in pixels.
         mean, std: per RGB channel, of values in 0..1.
         fit: how a picture becomes a square: `crop` keeps its middle, `squash` all of it without
-            its proportions, `pad` all of it on a square of the mean colour.
+            its proportions, `pad` all of it on a square of the mean colour, `tiles` all of it on
+            several squares side by side (`lite.tiles`).
+        tiles: squares at most.
     """
 
     size: int
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     fit: str = CROP
+    tiles: int = 1
+
+    @property
+    def side(self) -> int:
+        """Of the square that holds the pixels, whatever the tiles' layout."""
+        return self.size * self.tiles
 
     def __post_init__(self) -> None:
         if type(self.size) is not int or not 1 <= self.size <= MAX_SIDE:
             raise _bad_preprocessing("size", f"a whole number from 1 to {MAX_SIDE}", self.size)
         if self.fit not in FITS:
             raise _bad_preprocessing("fit", f"one of {', '.join(FITS)}", self.fit)
+        most = MOST_TILES if self.fit == TILES else 1
+        if type(self.tiles) is not int or not 1 <= self.tiles <= most:
+            raise _bad_preprocessing("tiles", f"a whole number from 1 to {most}", self.tiles)
         # A standard deviation below 1e-6 or anything beyond 1e6 would overflow float32 products;
         # NaN fails both comparisons.
         for name, low in (("mean", -1e6), ("std", 1e-6)):
@@ -80,6 +94,7 @@ class Preprocessing:
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
+            if (key, value) != ("tiles", 1)
         }
 
     @classmethod
@@ -87,24 +102,32 @@ class Preprocessing:
         """Read what `to_json` wrote. Raises `BadInput` on missing, unknown or absurd entries: an
         entry that this version does not know would silently change every pixel. Older bundles,
         which all crop, do not name the fit."""
-        if not isinstance(data, dict) or {*data} | {"fit"} != {"size", "mean", "std", "fit"}:
+        wanted = {"size", "mean", "std", *_LATER}
+        if not isinstance(data, dict) or {*data, *_LATER} != wanted:
             raise _bad_preprocessing("object", "size, mean, std and fit and nothing else", data)
         mean, std = (tuple(v) if isinstance(v := data[key], list) else v for key in ("mean", "std"))
-        return cls(data["size"], mean, std, data.get("fit", CROP))
+        later = {key: data.get(key, default) for key, default in _LATER.items()}
+        return cls(data["size"], mean, std, **later)
 
 
 def to_pixels(picture: Picture, preprocessing: Preprocessing) -> np.ndarray:
-    """CLIP-normalised pixels, float32 `[3, size, size]`.
+    """CLIP-normalised pixels, float32 `[3, side, side]`.
 
     A crop equals `open_clip.image_transform(size, is_train=False, mean=..., std=...)` on RGB:
     Pillow's antialiased bicubic resize of the shortest side, torchvision's rounding of the long
     side and of the crop, division by 255, normalisation in float32. Only where the resized picture
     would hold more than 2**25 pixels are values computed for the crop alone, within 1/255 of it.
+
+    Of tiles, those that the picture's layout has are at the top left, and the rest is NaN.
     """
-    square = _SQUARES[preprocessing.fit](picture, preprocessing)
-    pixels = np.asarray(square, dtype=np.float32) / np.float32(255)  # [size, size, 3]
+    canvas = _CANVASES[preprocessing.fit](picture, preprocessing)
+    pixels = np.asarray(canvas, dtype=np.float32) / np.float32(255)  # [rows, columns, 3]
     mean, std = (np.array(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
-    return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))  # [3, size, size]
+    pixels = ((pixels - mean) / std).transpose(2, 0, 1)
+    below, beside = (preprocessing.side - length for length in pixels.shape[1:])
+    if below or beside:
+        pixels = np.pad(pixels, ((0, 0), (0, below), (0, beside)), constant_values=np.nan)
+    return np.ascontiguousarray(pixels)
 
 
 def _cropped(picture: Picture, preprocessing: Preprocessing) -> Image.Image:
@@ -145,7 +168,19 @@ def _padded(picture: Picture, preprocessing: Preprocessing) -> Image.Image:
     return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
 
 
-_SQUARES = {CROP: _cropped, SQUASH: _squashed, PAD: _padded}
+def _tiled(picture: Picture, preprocessing: Preprocessing) -> Image.Image:
+    """As transformers' `MllamaImageProcessor`: bilinear, and black where the picture ends."""
+    size = preprocessing.size
+    height, width, _ = picture.rgb.shape
+    rows, columns = layout(height, width, size, preprocessing.tiles)
+    tall, wide = fitted(height, width, size, rows, columns)
+    canvas = Image.new("RGB", (columns * size, rows * size))
+    resized = Image.fromarray(picture.rgb).resize((wide, tall), Image.Resampling.BILINEAR)
+    canvas.paste(resized, (0, 0))
+    return canvas
+
+
+_CANVASES = {CROP: _cropped, SQUASH: _squashed, PAD: _padded, TILES: _tiled}
 
 
 def digest(picture: Picture) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lite.attend import image_index
+from lite.attend import NEIGHBOURS, first_image, image_index
 from lite.errors import BadInput
 
 GATED, SPLICED = "gated", "spliced"
@@ -50,6 +50,21 @@ class Injection:
             BadInput: `ids` hold a part of an image only.
         """
         return image_index(ids, self.image_id, self.attend, self.places)
+
+    @property
+    def several(self) -> bool:
+        """Whether a token may see several images."""
+        return self.attend == NEIGHBOURS
+
+    def ranges(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The first and the last image that each token sees, int32 `[T, 2]`; errors as above."""
+        last = self.sights(ids)
+        first = first_image(ids, self.image_id) if self.several else last
+        return np.stack((first, last), axis=-1)
+
+    def index(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """What the torch model takes: `sights`, or `ranges` where a token may see several."""
+        return self.ranges(ids) if self.several else self.sights(ids)
 
     def offsets(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Which token of its image each `<image>` is, from 0, int64 `[T]`; 0 for other tokens."""

@@ -36,8 +36,8 @@ class Sizes:
         vocab: width of the logits.
         latents: visual tokens of one image.
         blocks, visual_heads, visual_head_dim: visual memory of one image is
-            `[blocks, 2, visual_heads, latents, visual_head_dim]`; or, of a decoder without gated
-            blocks (0 and 0), `[latents, visual_head_dim]`.
+            `[blocks, 2, visual_heads, latents, visual_head_dim]`, with heads of keys and values;
+            or, of a decoder without gated blocks (0 and 0), `[latents, visual_head_dim]`.
         parameters: of the whole model.
     """
 
@@ -143,7 +143,7 @@ class Manifest:
     def _check(self) -> None:
         if self.injection not in INJECTIONS:
             raise ValueError(f"unknown injection {self.injection!r}")
-        if self.attend not in (attend.RULES if self.injection == GATED else (attend.OWN,)):
+        if self.attend not in (attend.GATED_RULES if self.injection == GATED else (attend.OWN,)):
             raise ValueError(f"unknown attend rule {self.attend!r}")
         blockless = () if self.injection == GATED else ("blocks", "visual_heads")
         for name, value in asdict(self.sizes).items():

@@ -45,6 +45,10 @@ class Template(ABC):
     def stops(self) -> tuple[str, ...]:
         """Texts at which an answer ends, because they would open a new turn."""
 
+    def begin(self, system: str) -> list[Part]:
+        """The opening line, as what stands before the first turn."""
+        return [system]
+
     @abstractmethod
     def turn(
         self, text: str, images: int = 0, context: str = "", *, first: bool = True
@@ -146,6 +150,23 @@ class Dialogue(Template):
         return self.headings.sub(r"\1 ", _with_newlines(text))
 
 
+@dataclass(frozen=True)
+class Headed(Dialogue):
+    """A dialogue whose speakers stand between special tokens, which no text can spell."""
+
+    lead: ClassVar[str] = ""
+
+    def begin(self, system: str) -> list[Part]:
+        return [*_header("system"), "\n\n", system, Special("</s>")] if system else []
+
+    def guard(self, text: str) -> str:
+        return _with_newlines(text)
+
+
+def _header(speaker: str) -> tuple[Part, ...]:
+    return (Special("<|start_header_id|>"), speaker, Special("<|end_header_id|>"))
+
+
 def _with_newlines(text: str) -> str:
     return re.sub(r"\r\n?", "\n", text)
 
@@ -212,7 +233,21 @@ IDEFICS = Dialogue(
     stops=("<end_of_utterance>", "\nUser:"),
 )
 
-TEMPLATES = {template.name: template for template in (MMGPT, OWL, LLAVA_V1, IDEFICS)}
+# meta-llama/Llama-3.2-11B-Vision-Instruct, the chat template for conversations with images.
+LLAMA_3 = Headed(
+    name="llama_3",
+    system="",
+    opening=(*_header("user"), "\n\n"),
+    ending=(Special("</s>"), *_header("user"), "\n\n"),
+    before_image="",
+    after_image="",
+    user="",
+    assistant="\n\n",
+    asked=(Special("</s>"), *_header("assistant")),
+    headings=re.compile(r"(?!)"),
+)
+
+TEMPLATES = {template.name: template for template in (MMGPT, OWL, LLAVA_V1, IDEFICS, LLAMA_3)}
 
 
 def template(name: str) -> Template:

@@ -5,7 +5,8 @@ Contract: special tokens come from the caller's structure, never from text: `enc
 programmers, looks for them. The rules are those of transformers' slow LlamaTokenizer before 4.35,
 which OpenFlamingo and Multimodal-GPT were trained with: each piece of text after a special token
 begins with SentencePiece's dummy prefix, and whitespace next to a special token is stripped; models
-that were trained on texts cut at `<image>` by their own code keep it (`strips`).
+that were trained on texts cut at `<image>` by their own code keep it (`strips`). Byte-level BPE, as
+of Llama 3, has no prefix: its file has a pre-tokenizer, SentencePiece's none.
 """
 
 from __future__ import annotations
@@ -22,6 +23,16 @@ from lite.errors import BadInput
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 UNKNOWN = "<unk>"
+
+
+def _byte_of() -> dict[str, int]:
+    """Byte-level BPE's characters: bytes that print stand for themselves, others above 255."""
+    prints = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in prints]
+    return {chr(b): b for b in prints} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+BYTE_OF = _byte_of()
 
 
 class Special(str):
@@ -53,6 +64,7 @@ class Tokenizer:
         """
         self._bpe = bpe
         self.places, self._strips = places, strips
+        self._byte_level = bpe.pre_tokenizer is not None
         # Without a pre-tokenizer it would keep the last 10,000 texts whole, and gain no time.
         self._bpe.model._resize_cache(0)
         self.special_ids = dict(special_ids)
@@ -86,11 +98,11 @@ class Tokenizer:
             begin: the sequence starts here, with `<s>` and the dummy prefix; False continues text.
         """
         ids = [self.bos] if begin else []
-        prefix = begin
+        prefix = begin and not self._byte_level
         for i, part in enumerate(parts):
             if isinstance(part, Special):
                 ids += [self.special_ids[part]] * (self.places if part == IMAGE else 1)
-                prefix = True
+                prefix = not self._byte_level
                 continue
             text = part
             if self._strips and i > 0 and isinstance(parts[i - 1], Special):
@@ -132,6 +144,8 @@ class Tokenizer:
         piece = None if token in self._specials else self._bpe.id_to_token(token)
         if piece is None or piece == UNKNOWN:
             return b""
+        if self._byte_level:
+            return bytes(BYTE_OF[character] for character in piece)
         byte = BYTE_PIECE.fullmatch(piece)
         if byte:
             return bytes([int(byte.group(1), 16)])

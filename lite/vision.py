@@ -105,10 +105,10 @@ class VisionEncoder:
 
     def _open(self) -> ort.InferenceSession:
         session = open_session(self._bundle.path(VISION), *self._options)
-        size = self._bundle.manifest.preprocessing.size
+        side = self._bundle.manifest.preprocessing.side
         shapes = {end.name: end.shape for end in (*session.get_inputs(), *session.get_outputs())}
         if (
-            shapes.get("pixels", [])[2:] != [size, size]
+            shapes.get("pixels", [])[2:] != [side, side]
             or tuple(shapes.get("visual_memory", [])[1:]) != self._shape
         ):
             raise BadInput(

@@ -43,9 +43,9 @@ file and a weights file (OpenAI's weights in a file go with the name
 ViT-L-14-quickgelu).
 
 --model is a folder with a whole model of another family, which is told from
-its files: mPLUG-Owl, LLaVA or IDEFICS. Beside a LLaVA that holds only what was trained
-(a projector, a LoRA), --llama is its language model; --clip is the folder of
-its vision tower, if not the one that it names.
+its files: mPLUG-Owl, LLaVA, IDEFICS or Llama-3.2-Vision. Beside a LLaVA that
+holds only what was trained (a projector, a LoRA), --llama is its language
+model; --clip is the folder of its vision tower, if not the one that it names.
 
 \b
 Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\

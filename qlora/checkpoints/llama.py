@@ -1,8 +1,8 @@
 """A LLaMA folder in the Hugging Face layout, of 2023 or of today.
 
 Contract: `read_llama` gives the decoder's tensors under their standard names and its sizes, after
-every name and shape was compared with `config.json`. What the runtime cannot compute (scaled RoPE,
-biases, another activation, quantized weights) is refused here.
+every name and shape was compared with `config.json`. What the runtime cannot compute (RoPE scaled
+in another way than Llama 3's, biases, another activation, quantized weights) is refused here.
 
 Left out on purpose: `rotary_emb.inv_freq` buffers, which transformers before 4.31 saved and which
 are computed from `rope_theta`. The special-token ids of `config.json` are not used anywhere: the
@@ -11,6 +11,7 @@ folders of 2023 hold wrong ones, and the tokenizer's own ids count.
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ _KEYS = (
 )
 # Far above any LLaMA (70B has 80): a damaged config must not make the list of names endless.
 _MOST_LAYERS = 1000
+# Llama 3.1's scaling of RoPE's frequencies, as configs call it.
+LLAMA3 = "llama3"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def read_llama(folder: Path) -> LlamaCheckpoint:
 
 
 def decoder_of(
-    raw: dict[str, Any], tensors: TensorSource, path: Path, folder: Path
+    raw: dict[str, Any], tensors: TensorSource, path: Path, folder: Path, added: int = 0
 ) -> LlamaCheckpoint:
     """A LLaMA from its configuration and its tensors, wherever these lie.
 
@@ -88,6 +91,7 @@ def decoder_of(
         tensors: under LLaMA's own names.
         path: of the configuration, for messages.
         folder: of the weights.
+        added: rows of the embedding beyond the vocabulary, which the head does not have.
 
     Raises:
         BadInput: as `read_llama`.
@@ -96,7 +100,9 @@ def decoder_of(
     tensors = renamed(tensors, lambda name: None if _INV_FREQ.fullmatch(name) else name)
     if config.tie_word_embeddings and _EMBEDDING in tensors:
         tensors = _tie(tensors)
-    check_tensors(tensors, expected_shapes(config), folder, "LLaMA checkpoint")
+    expected = expected_shapes(config)
+    expected[_EMBEDDING] = (config.vocab_size + added, config.hidden_size)
+    check_tensors(tensors, expected, folder, "LLaMA checkpoint")
     return LlamaCheckpoint(config, tensors, folder)
 
 
@@ -169,14 +175,14 @@ def _refuse_unsupported(path: Path, raw: dict[str, Any]) -> None:
         if not isinstance(rope, dict):
             continue
         kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default":
+        if kind not in ("default", LLAMA3):
             found.append(f"{kind!r} RoPE scaling")
         if rope.get("partial_rotary_factor", 1.0) != 1.0:
             found.append("partial RoPE")
     if found:
         raise BadInput(
             f"{path} asks for {' and '.join(found)}, which this project does not compute; give a "
-            f"plain LLaMA-1 or LLaMA-2 checkpoint."
+            f"plain LLaMA checkpoint."
         )
 
 
@@ -189,6 +195,19 @@ def _check_sizes(config: LlamaConfig) -> None:
         raise ValueError(f"num_hidden_layers is {config.num_hidden_layers}")
     if config.num_attention_heads % config.num_key_value_heads:
         raise ValueError("num_attention_heads is not a multiple of num_key_value_heads")
-    theta = config.rope_parameters["rope_theta"]
+    rope: dict[str, Any] = dict(config.rope_parameters or {})
+    theta = rope["rope_theta"]
     if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < math.inf:
         raise ValueError(f"rope_theta is {theta!r}")
+    if rope.get("rope_type") == LLAMA3:
+        _check_scaling(rope)
+
+
+def _check_scaling(rope: Mapping[str, Any]) -> None:
+    context = "original_max_position_embeddings"
+    for key in ("factor", "low_freq_factor", "high_freq_factor", context):
+        value = rope.get(key)
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ValueError(f"{key} of the RoPE scaling is {value!r}")
+    if rope["low_freq_factor"] >= rope["high_freq_factor"]:
+        raise ValueError("low_freq_factor is not below high_freq_factor")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from lite.attend import OWN, RULES
+from lite.attend import GATED_RULES, OWN, RULES
 from lite.errors import BadInput
 from qlora.checkpoints.checks import read_json
 
@@ -74,7 +74,7 @@ def read_training_facts(adapter: Path) -> TrainingFacts | None:
         ("base", base in ("nf4", "none"), '"nf4" or "none"'),
         ("double_quantization", isinstance(double, bool), "true or false"),
         ("compute", compute in [*_COMPUTE], "a float type such as bfloat16"),
-        ("attend", attend is None or attend in (*RULES, OWN), " or ".join(RULES)),
+        ("attend", attend is None or attend in (*GATED_RULES, OWN), " or ".join(RULES)),
     )
     for key, usable, expected in checks:
         if not usable:

@@ -125,7 +125,7 @@ def prompt_ids(
     images = len(exchange.images)
     parts = template.turn(exchange.question, images, exchange.context, first=begin)
     if begin:
-        parts = [template.system if system is None else system, *parts]
+        parts = [*template.begin(template.system if system is None else system), *parts]
     return token_ids(tokenizer, join(parts), begin)
 
 

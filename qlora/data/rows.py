@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lite.attend import image_index
+from lite.injection import Injection
 from qlora.data.conversation import ImageRef
 from qlora.data.encode import IGNORE, Sample
 
@@ -63,9 +63,10 @@ def pack(
     """
     if len({bool(sample.images) for sample in samples}) != 1:
         raise ValueError("a row takes samples with images or samples without, not both")
+    how = Injection(image_id, places, attend)
     index, shown = [], 0
     for sample in samples:
-        own = image_index(sample.ids, image_id, attend, places).astype(np.int64)
+        own = how.index(sample.ids).astype(np.int64)
         index.append(np.where(own > 0, own + shown, 0))
         shown += len(sample.images)
     return Row(

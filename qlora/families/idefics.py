@@ -168,11 +168,13 @@ def _injection(
     return GatedLlama(
         layers=tuple(range(0, layers, interval)),
         heads=heads,
+        kv_heads=heads,
         dim_head=hidden // heads,
         inner=text["intermediate_size"],
         head_norms=bool(config.get("qk_layer_norms", False)),
         gates=hidden if config.get("alpha_type", "float") == "vector" else 1,
         epsilon=float(eps),
+        blind=True,
     )
 
 

@@ -36,6 +36,7 @@ from qlora.model.config import (
     Perceiver,
     Projector,
     Spliced,
+    TiledEncoder,
 )
 from qlora.model.weights import FlamingoWeights, LoraMerged
 
@@ -120,13 +121,14 @@ def assemble(
     decoder: LlamaCheckpoint,
     vision: TensorSource,
     connected: TensorSource,
-    encoder: Encoder,
+    encoder: Encoder | TiledEncoder,
     connector: Abstractor | Perceiver | Projector,
     preprocessing: Preprocessing,
     injection: GatedLlama | Spliced | None = None,
     blocks: TensorSource | None = None,
     special_ids: dict[str, int] | None = None,
     lora: LoraCheckpoint | None = None,
+    attend: str = PRECEDING,
 ) -> FlamingoWeights:
     """A model of its parts.
 
@@ -142,6 +144,7 @@ def assemble(
         special_ids: of `<image>` and other added tokens; by default `<image>` is the first id after
             the vocabulary.
         lora: merged into the language model.
+        attend: the attend rule of gated blocks.
 
     Raises:
         BadInput: the connector's width is not the language model's, or the LoRA does not fit.
@@ -175,8 +178,8 @@ def assemble(
             encoder=encoder,
             connector=connector,
             injection=injection,
-            attend=OWN if injection.name == SPLICED else PRECEDING,
-            embedding_rows=llama.vocab_size,
+            attend=OWN if injection.name == SPLICED else attend,
+            embedding_rows=decoder.tensors.shape("model.embed_tokens.weight")[0],
             template=template,
         ),
         base=base,
@@ -195,7 +198,8 @@ def adapter(
 
     Args:
         path: of the adapter.
-        block: from a module of a gated block, as the family spells it, to ours; None for others.
+        block: from a module that is not spelled like LLaMA's, for example of a gated block, to
+            ours; None for others.
 
     Raises:
         BadInput: it is none, or adapts something else than the language model's linear layers.
@@ -206,7 +210,9 @@ def adapter(
     deltas = {}
     for module, delta in read.deltas.items():
         match = _LINEAR.fullmatch(module)
-        inside = f"model.layers.{match[1]}.decoder_layer.{match[2]}" if match else block(module)
+        inside = block(module)
+        if inside is None and match:
+            inside = f"model.layers.{match[1]}.decoder_layer.{match[2]}"
         if inside is None:
             raise BadInput(
                 f"The LoRA in {path} adapts {module}, which is no linear layer of the language "

@@ -10,10 +10,14 @@ from pathlib import Path
 
 from lite.errors import BadInput
 from qlora.checkpoints.checks import read_json
-from qlora.families import idefics, llava, owl
+from qlora.families import idefics, llava, mllama, owl
 from qlora.model.weights import FlamingoWeights
 
-_WHOLE = {owl.MODEL_TYPE: owl.read_owl, idefics.MODEL_TYPE: idefics.read_idefics}
+_WHOLE = {
+    owl.MODEL_TYPE: owl.read_owl,
+    idefics.MODEL_TYPE: idefics.read_idefics,
+    mllama.MODEL_TYPE: mllama.read_mllama,
+}
 KNOWN = (*_WHOLE, *llava.MODEL_TYPES)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import LlamaConfig
+from transformers import LlamaConfig, MllamaVisionConfig
 
 from lite.images import Preprocessing
 from lite.injection import GATED, SPLICED, Injection
@@ -52,6 +52,33 @@ class Encoder:
     def tokens(self) -> int:
         """Tokens of one image that the connector gets."""
         return self.patches + self.keep_class
+
+
+@dataclass(frozen=True)
+class TiledEncoder:
+    """Llama-3.2-Vision's tower: all tiles of an image at once, outputs of several layers.
+
+    Attributes:
+        vision: as transformers knows it.
+    """
+
+    vision: MllamaVisionConfig
+    name = "tiled"
+
+    @property
+    def width(self) -> int:
+        """Of a token: the last layer's output, and before the connector those between."""
+        return int(self.vision.vision_output_dim)
+
+    @property
+    def tile_tokens(self) -> int:
+        """Tokens of one tile, the class token first."""
+        return int(self.vision.image_size // self.vision.patch_size) ** 2 + 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image that the connector gets, those of tiles it does not fill included."""
+        return int(self.vision.max_num_tiles) * self.tile_tokens
 
 
 @dataclass(frozen=True)
@@ -141,30 +168,41 @@ class Gated:
     dim_head = DIM_HEAD
     name = GATED
 
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.heads
+
 
 @dataclass(frozen=True)
 class GatedLlama:
-    """Gated cross-attention by blocks that are built as LLaMA's layers, as in IDEFICS.
+    """Gated cross-attention by blocks that are built as LLaMA's layers.
 
-    Their feed-forward runs in every conversation, and for every token.
+    IDEFICS puts them between LLaMA's layers. Llama-3.2-Vision counts them as layers, which is the
+    same: each stands before a layer with self-attention.
 
     Attributes:
         layers: decoder layers that have a gated block before them.
         heads: attention heads of a block.
+        kv_heads: heads of its keys and values.
         dim_head: width of a head.
         inner: width of the feed-forward's gated layer.
         head_norms: queries and keys pass a norm of their own, head by head.
         gates: values of a gate, one or one for each feature.
         epsilon: of the norms.
+        blind: the feed-forward runs for tokens that see no image too, in every conversation;
+            otherwise such tokens pass the block unchanged.
     """
 
     layers: tuple[int, ...]
     heads: int
+    kv_heads: int
     dim_head: int
     inner: int
     head_norms: bool
     gates: int
     epsilon: float
+    blind: bool
     name = GATED
 
 
@@ -174,6 +212,7 @@ class Spliced:
 
     layers: tuple[int, ...] = ()
     heads: int = 0
+    kv_heads: int = 0
     dim_head = 0
     name = SPLICED
 
@@ -196,7 +235,7 @@ class ModelConfig:
     family: str
     llama: LlamaConfig
     preprocessing: Preprocessing
-    encoder: Encoder
+    encoder: Encoder | TiledEncoder
     connector: Perceiver | Abstractor | Projector
     injection: Gated | GatedLlama | Spliced
     attend: str

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, LlamaForCausalLM
+from transformers import Cache, DynamicCache, LlamaForCausalLM, MllamaVisionModel
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from lite.attend import FOLLOWING
@@ -23,13 +23,14 @@ from lite.errors import BadInput
 from lite.injection import SPLICED, Injection
 from qlora.checkpoints import TensorSource
 from qlora.model.clip import patch_tokens, vision_tower
-from qlora.model.config import DIM_HEAD, GatedLlama, ModelConfig
+from qlora.model.config import DIM_HEAD, GatedLlama, ModelConfig, TiledEncoder
 from qlora.model.connectors import connector
 from qlora.model.gated_cross_attention import (
     FlamingoLayer,
     GatedCrossAttentionBlock,
     GatedLlamaBlock,
 )
+from qlora.model.tiles import tile_tokens, tiled_tower
 from qlora.model.weights import FlamingoWeights, read_weights
 
 
@@ -53,7 +54,12 @@ class Flamingo(nn.Module):
         super().__init__()
         self.config = config
         self.image_id = image_id
-        self.vision_encoder = vision_tower(config.encoder)
+        encoder = config.encoder
+        self.vision_encoder: nn.Module
+        if isinstance(encoder, TiledEncoder):
+            self.vision_encoder = tiled_tower(encoder)
+        else:
+            self.vision_encoder = vision_tower(encoder)
         with torch.device("meta"):
             self.add_module(config.connector.name, connector(config.connector))
             self.lang_encoder = _conditioned_llama(config)
@@ -122,9 +128,13 @@ class Flamingo(nn.Module):
         return model.eval()
 
     def see(self, pixels: Tensor) -> Tensor:
-        """`pixels [n, 3, H, W]` -> visual tokens `[n, L, D_vis]`."""
-        keep_class = self.config.encoder.keep_class
-        return self.connector(patch_tokens(self.vision_encoder, pixels, keep_class))
+        """`pixels [n, 3, H, W]` -> visual tokens `[n, L, D_vis]`; zeros where there is none."""
+        encoder = self.config.encoder
+        if isinstance(encoder, TiledEncoder):
+            assert isinstance(self.vision_encoder, MllamaVisionModel)
+            tokens, filled = tile_tokens(self.vision_encoder, pixels)
+            return self.connector(tokens) * filled
+        return self.connector(patch_tokens(self.vision_encoder, pixels, encoder.keep_class))
 
     def forward(
         self,
@@ -173,7 +183,8 @@ class Flamingo(nn.Module):
         Args:
             ids: `[B, T]`.
             visual: visual tokens `[B, n, L, D_vis]` of each row's images; None without images.
-            index: int `[B, T]`, the image that each token sees or is a part of; needed where `ids`
+            index: int `[B, T]`, the image that each token sees or is a part of, or `[B, T, 2]`
+                where it may see several (`lite.injection.Injection.index`); needed where `ids`
                 alone cannot tell it: in a continuation, and in a row of several samples.
             positions: int `[B, T]`, each token's position in its sample. A step other than +1
                 starts another sample, and samples do not see each other; None for one sample.
@@ -211,11 +222,11 @@ class Flamingo(nn.Module):
         return torch.where(is_image[..., None], tokens.to(x.dtype), x)
 
     def image_index(self, ids: Tensor, images: int) -> Tensor:
-        """The image of each token of `ids [B, T]`, checked against the number of images."""
+        """The `index` of `ids [B, T]`, checked against the number of images."""
         rows = ids.cpu().numpy()
         for row in rows:
             self.injection.check(row, images)
-        index = [self.injection.sights(row) for row in rows]
+        index = [self.injection.index(row) for row in rows]
         return torch.as_tensor(np.stack(index), device=ids.device)
 
     @torch.no_grad()

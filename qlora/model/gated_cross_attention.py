@@ -44,27 +44,35 @@ class MaskedCrossAttention(nn.Module):
         q = split_heads(self.to_q(self.norm(x)), self.heads)
         k, v = self.to_kv(visual.flatten(1, 2)).chunk(2, dim=-1)  # [B, N * L, inner]
         k, v = split_heads(k, self.heads), split_heads(v, self.heads)
-        return self.to_out(attend_to_images(q, k, v, image_index, visual.shape[2]))
+        return self.to_out(attend_to_images(q, k, v, image_index, visual))
 
 
-def attend_to_images(q: Tensor, k: Tensor, v: Tensor, image_index: Tensor, latents: int) -> Tensor:
-    """Attention of each token to the visual tokens of its image.
+def attend_to_images(
+    q: Tensor, k: Tensor, v: Tensor, image_index: Tensor, visual: Tensor
+) -> Tensor:
+    """Attention of each token to the visual tokens of its image, or images.
 
     Args:
         q: `[B, heads, T, d]`.
-        k, v: `[B, heads, N * latents, d]`.
-        image_index: int `[B, T]`, the image that each token sees, 0 for none.
-        latents: visual tokens of one image.
+        k, v: `[B, kv_heads, N * L, d]`.
+        image_index: int `[B, T]`, the image that each token sees, 0 for none; or `[B, T, 2]`, the
+            first and the last.
+        visual: what keys and values were made of, `[B, N, L, D_vis]`; zeros are no tokens.
 
     Returns:
         `[B, T, heads * d]`, exactly zero where `image_index` is 0.
     """
-    owner = torch.arange(k.shape[2] // latents, device=q.device).repeat_interleave(latents) + 1
-    sees_none = image_index == 0
+    _, images, latents, _ = visual.shape
+    owner = torch.arange(images, device=q.device).repeat_interleave(latents) + 1
+    ranges = image_index if image_index.dim() == 3 else image_index[..., None]  # [B, T, 1 or 2]
+    first, last = ranges[..., :1], ranges[..., -1:]
+    sees_none = last[..., 0] == 0
+    there = visual.any(-1).flatten(1)[:, None]  # [B, 1, N * L]
     # A row that may see nothing would make softmax divide by zero: let it see everything, and blank
     # its output below.
-    allowed = (image_index[..., None] == owner) | sees_none[..., None]  # [B, T, N * L]
-    out = scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None])
+    allowed = ((first <= owner) & (owner <= last) & there) | sees_none[..., None]  # [B, T, N * L]
+    grouped = q.shape[1] != k.shape[1]
+    out = scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None], enable_gqa=grouped)
     out = out.masked_fill(sees_none[:, None, :, None], 0.0)
     return out.transpose(1, 2).flatten(2)
 
@@ -87,22 +95,25 @@ class GatedCrossAttentionBlock(nn.Module):
 
 
 class GatedLlamaBlock(nn.Module):
-    """The same of LLaMA's building blocks: transformers' `IdeficsGatedCrossAttentionLayer`.
+    """The same of LLaMA's building blocks.
 
-    Its feed-forward runs whether there are images or not.
+    Transformers' `IdeficsGatedCrossAttentionLayer`, whose feed-forward runs whether there are
+    images or not, and `MllamaCrossAttentionDecoderLayer`, which leaves tokens that see no image as
+    they are. (There, attention's share of that is wrong when text stands before the first image:
+    huggingface/transformers#39379. Here it is as in Meta's own code.)
     """
-
-    skips = False
 
     def __init__(self, dim: int, dim_visual: int, config: GatedLlama) -> None:
         super().__init__()
         inner, epsilon = config.heads * config.dim_head, config.epsilon
-        self.heads = config.heads
+        keys = config.kv_heads * config.dim_head
+        self.skips = not config.blind  # in a conversation without images
+        self.heads, self.kv_heads = config.heads, config.kv_heads
         self.input_layernorm = LlamaRMSNorm(dim, epsilon)
         self.post_attention_layernorm = LlamaRMSNorm(dim, epsilon)
         self.q_proj = nn.Linear(dim, inner, bias=False)
-        self.k_proj = nn.Linear(dim_visual, inner, bias=False)
-        self.v_proj = nn.Linear(dim_visual, inner, bias=False)
+        self.k_proj = nn.Linear(dim_visual, keys, bias=False)
+        self.v_proj = nn.Linear(dim_visual, keys, bias=False)
         self.o_proj = nn.Linear(inner, dim, bias=False)
         norms = config.head_norms
         self.q_norm = LlamaRMSNorm(config.dim_head, epsilon) if norms else nn.Identity()
@@ -117,12 +128,15 @@ class GatedLlamaBlock(nn.Module):
         if visual is not None:
             q = split_heads(self.q_proj(self.input_layernorm(x)), self.heads)
             seen = visual.flatten(1, 2)
-            k, v = (split_heads(p(seen), self.heads) for p in (self.k_proj, self.v_proj))
+            k, v = (split_heads(p(seen), self.kv_heads) for p in (self.k_proj, self.v_proj))
             q, k = self.q_norm(q), self.k_norm(k)
-            out = attend_to_images(q, k, v, image_index, visual.shape[2])
+            out = attend_to_images(q, k, v, image_index, visual)
             x = x + self.attn_gate.tanh() * self.o_proj(out)
         h = self.post_attention_layernorm(x)
         h = self.down_proj(silu(self.gate_proj(h)) * self.up_proj(h))
+        if self.skips:
+            index = image_index if image_index.dim() == 2 else image_index[..., 1]
+            h = h.masked_fill((index == 0)[..., None], 0.0)
         return x + self.ff_gate.tanh() * h
 
 

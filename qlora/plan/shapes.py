@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from torch import nn
 
 from qlora.model.adapters import check_targets
-from qlora.model.config import Gated, GatedLlama, ModelConfig, Perceiver, Spliced
+from qlora.model.config import (
+    Encoder,
+    Gated,
+    GatedLlama,
+    ModelConfig,
+    Perceiver,
+    Spliced,
+    TiledEncoder,
+)
 from qlora.plan.connectors import Connector, operations, parameters
 
 # Forward, again in the backward pass (checkpointing), and the gradient of the input.
@@ -48,7 +56,6 @@ class Shapes:
     def of(cls, config: ModelConfig) -> Shapes:
         """The shapes of a model whose checkpoints were read."""
         llama, encoder = config.llama, config.encoder
-        vision = encoder.clip["vision_cfg"]
         return cls(
             hidden=llama.hidden_size,
             layers=llama.num_hidden_layers,
@@ -59,14 +66,7 @@ class Shapes:
             embedding_rows=config.embedding_rows,
             gated=config.injection,
             connector=config.connector,
-            vision=vit_parameters(
-                vision["width"],
-                vision["layers"],
-                vision["patch_size"],
-                encoder.patches,
-                vision.get("mlp_ratio", 4.0),
-            )
-            + 2 * vision["width"] * encoder.final_norm,
+            vision=encoder_parameters(encoder),
             patches=encoder.tokens,
         )
 
@@ -89,7 +89,9 @@ class Shapes:
         """Path inside the language model -> `(out, in)` of each matrix that is held in 4 bits."""
         hidden, wide = self.hidden, self.feed_forward
         keys = hidden // self.heads * self.kv_heads
-        inner = self.gated.dim_head * self.gated.heads
+        inner, shared = (
+            self.gated.dim_head * heads for heads in (self.gated.heads, self.gated.kv_heads)
+        )
         decoder = {
             "self_attn.q_proj": (hidden, hidden),
             "self_attn.k_proj": (keys, hidden),
@@ -109,8 +111,8 @@ class Shapes:
         if isinstance(self.gated, GatedLlama):
             gated = {
                 "q_proj": (inner, hidden),
-                "k_proj": (inner, self.dim_visual),
-                "v_proj": (inner, self.dim_visual),
+                "k_proj": (shared, self.dim_visual),
+                "v_proj": (shared, self.dim_visual),
                 "o_proj": (hidden, inner),
                 "gate_proj": (self.gated.inner, hidden),
                 "up_proj": (self.gated.inner, hidden),
@@ -209,6 +211,26 @@ class Shapes:
     def vision_per_image(self) -> float:
         """Operations of encoding one image: encoder and connector, forward only."""
         return 2 * self.vision * (self.patches + 1) + operations(self.connector, self.patches)
+
+
+def encoder_parameters(encoder: Encoder | TiledEncoder) -> int:
+    """Parameters of the vision tower."""
+    if isinstance(encoder, TiledEncoder):
+        return tiled_parameters(encoder)
+    vision = encoder.clip["vision_cfg"]
+    width, sizes = vision["width"], (vision["width"], vision["layers"], vision["patch_size"])
+    tower = vit_parameters(*sizes, encoder.patches, vision.get("mlp_ratio", 4.0))
+    return tower + 2 * width * encoder.final_norm
+
+
+def tiled_parameters(encoder: TiledEncoder) -> int:
+    """Parameters of Llama-3.2-Vision's tower, both transformers and the tables of layouts."""
+    v, tokens = encoder.vision, encoder.tile_tokens
+    width, inner = v.hidden_size, v.intermediate_size
+    layer = 4 * width * width + 2 * width * inner + inner + width + 4 * width
+    layers = (v.num_hidden_layers + v.num_global_layers) * layer + 2 * v.num_global_layers
+    tables = (v.max_aspect_ratio_id + 1) * v.max_num_tiles * width * (tokens + 2) + 3
+    return layers + tables + 3 * v.patch_size**2 * width + width + tokens * width + 4 * width
 
 
 def vit_parameters(width: int, layers: int, patch: int, patches: int, ratio: float = 4.0) -> int:

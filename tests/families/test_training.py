@@ -28,6 +28,9 @@ from qlora.model.config import Abstractor, Encoder, Projector, Spliced
 from qlora.plan import Shapes
 from tests.conftest import FIXTURE
 from tests.families.llavas import SIZES, reference, write_hugging_face
+from tests.families.mllamas import SIZES as MLLAMA_SIZES
+from tests.families.mllamas import reference as mllama
+from tests.families.mllamas import write as write_mllama
 from tests.families.test_idefics import SIZES as IDEFICS_SIZES
 from tests.families.test_idefics import reference as idefics
 from tests.families.test_idefics import write as write_idefics
@@ -119,7 +122,7 @@ output: run
 """
 
 
-@pytest.mark.parametrize("family", ["owl", "llava", "idefics"])
+@pytest.mark.parametrize("family", ["owl", "llava", "idefics", "mllama"])
 def test_from_recipe_to_answer(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,6 +132,8 @@ def test_from_recipe_to_answer(
         folder = write_hugging_face(reference(SIZES[0]), tmp_path / "llava")
     if family == "idefics":
         folder = write_idefics(idefics(IDEFICS_SIZES[0]), tmp_path / "idefics")
+    if family == "mllama":
+        folder = write_mllama(mllama(MLLAMA_SIZES[0]), tmp_path / "mllama")
     base = "none" if family == "llava" else "nf4"
     recipe = RECIPE.replace("MODEL", str(folder)).replace("BASE", base)
     Path("recipe.yaml").write_text(recipe)
@@ -140,7 +145,7 @@ def test_from_recipe_to_answer(
             run(command, arguments)
         assert stop.value.code == 0, capsys.readouterr().err
     manifest = json.loads(Path("chat/manifest.json").read_text())
-    assert manifest["injection"] == ("gated" if family == "idefics" else "spliced")
+    assert manifest["injection"] == ("gated" if family in ("idefics", "mllama") else "spliced")
     assert manifest["template"] == read_model(folder).config.template
     assert all(proof["holds"] for proof in manifest["proofs"])
     losses = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]

@@ -129,7 +129,7 @@ def test_quantized_values_are_refused(folder: Path) -> None:
         ({"attention_bias": True}, "attention biases"),
         ({"mlp_bias": True}, "MLP biases"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "'linear' RoPE"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "'llama3' RoPE"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 8.0}}, "'dynamic' RoPE"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "'yarn' RoPE"),
         ({"quantization_config": {"bits": 4}}, "quantized"),
         ({"hidden_act": "gelu"}, "gelu"),

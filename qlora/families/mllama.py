@@ -1,0 +1,313 @@
+"""Llama-3.2-Vision from a folder of transformers.
+
+Contract: `read_mllama` gives the whole model of a folder of type `mllama`. Its cross-attention
+layers, which transformers counts among the decoder's, become the gated blocks before the layers
+that follow them; what is left is a LLaMA. Tensor names of transformers 4 and 5 are both fine.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from transformers import MllamaVisionConfig
+
+from lite.attend import NEIGHBOURS
+from lite.errors import BadInput
+from lite.images import TILES, Preprocessing
+from lite.template import LLAMA_3
+from lite.tiles import MOST_TILES, layouts
+from qlora.checkpoints import TensorSource, open_tensors, renamed
+from qlora.checkpoints.byte_level import read_byte_level
+from qlora.checkpoints.checks import check_tensors, one_line, read_json
+from qlora.checkpoints.llama import decoder_of
+from qlora.checkpoints.vit_config import check_preprocessing
+from qlora.families.parts import adapter, assemble, below, section, sizes
+from qlora.model.config import GatedLlama, Projector, TiledEncoder
+from qlora.model.tiles import tiled_tower
+from qlora.model.weights import FlamingoWeights
+
+MODEL_TYPE = "mllama"
+BEGIN, END, IMAGE = "<|begin_of_text|>", "<|eot_id|>", "<|image|>"
+# Of the embedding, beyond the vocabulary: `<|image|>` and places for more.
+_ADDED_ROWS = 8
+# Defaults of transformers' configuration_mllama.py, where a config leaves something out.
+_TEXT: dict[str, int | None] = {
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+}
+_VISION = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_global_layers",
+    "attention_heads",
+    "image_size",
+    "patch_size",
+    "max_num_tiles",
+    "vision_output_dim",
+)
+_CROSS_LAYERS = [3, 8, 13, 18, 23, 28, 33, 38]
+_EPSILON, _THETA = 1e-5, 500000.0
+# The bilinear filter's number in PIL.
+_BILINEAR = 2
+_PROJECTOR = "multi_modal_projector."
+_LAYER = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\.(.+)")
+_IN_BLOCK = {
+    "cross_attn_attn_gate": "attn_gate",
+    "cross_attn_mlp_gate": "ff_gate",
+    "input_layernorm": "input_layernorm",
+    "post_attention_layernorm": "post_attention_layernorm",
+    **{f"cross_attn.{part}": part for part in ("q_proj", "k_proj", "v_proj", "o_proj")},
+    **{f"cross_attn.{part}": part for part in ("q_norm", "k_norm")},
+    **{f"mlp.{part}": part for part in ("gate_proj", "up_proj", "down_proj")},
+}
+
+
+def read_mllama(folder: Path, config: dict[str, Any], lora: Path | None = None) -> FlamingoWeights:
+    """Open a Llama-3.2-Vision folder; tensors are read when asked for.
+
+    Args:
+        folder: as published.
+        config: its `config.json`.
+        lora: a PEFT adapter folder, merged into the language model and its gated blocks.
+
+    Raises:
+        BadInput: a part is missing, unexpected, of another shape, or of a kind that this project
+            does not compute.
+    """
+    path = folder / "config.json"
+    raw = section(config, "text_config", path)
+    text = sizes(raw, _TEXT, path)
+    places = _places(raw.get("cross_attention_layers") or _CROSS_LAYERS, text, path)
+    tensors = renamed(open_tensors(folder), _plain)
+    encoder = _encoder(section(config, "vision_config", path), path)
+    injection = _injection(raw, text, places, path)
+    connector = Projector(encoder.width, text["hidden_size"], 1, encoder.tokens)
+    llama = {"rope_theta": _THETA, "rms_norm_eps": _EPSILON, **raw, **text}
+    llama |= {"model_type": "llama", "num_hidden_layers": text["num_hidden_layers"] - len(places)}
+    language = below(tensors, "language_model.")
+    tokenizer, special = read_byte_level(folder, BEGIN, END)
+    return assemble(
+        family=MODEL_TYPE,
+        template=LLAMA_3.name,
+        tokenizer=tokenizer,
+        folder=folder,
+        decoder=decoder_of(
+            llama,
+            renamed(language, lambda name: _of_decoder(name, places)),
+            path,
+            folder,
+            added=_ADDED_ROWS,
+        ),
+        vision=_vision(below(tensors, "vision_model."), encoder, folder),
+        connected=_projector(below(tensors, _PROJECTOR), connector, folder),
+        encoder=encoder,
+        connector=connector,
+        preprocessing=_preprocessing(folder, encoder),
+        injection=injection,
+        blocks=_blocks(language, injection, text["hidden_size"], places, folder),
+        special_ids=special | {"<image>": _image_id(config, special, text["vocab_size"], path)},
+        lora=adapter(lora, lambda module: _module(module, places, text["num_hidden_layers"])),
+        attend=NEIGHBOURS,
+    )
+
+
+def _plain(name: str) -> str:
+    """A tensor's name as transformers 4 spelled it."""
+    name = name.removeprefix("model.")
+    if name == "lm_head.weight" or not name.startswith("language_model."):
+        return f"language_model.{name}" if name == "lm_head.weight" else name
+    inner = name.removeprefix("language_model.")
+    return (
+        f"language_model.{inner if inner.startswith(('model.', 'lm_head.')) else 'model.' + inner}"
+    )
+
+
+def _places(layers: object, text: dict[str, int], path: Path) -> dict[int, int]:
+    """Cross-attention layer -> the LLaMA layer that it stands before, counted without such layers.
+
+    Raises:
+        BadInput: it is not followed by a layer with self-attention.
+    """
+    count = text["num_hidden_layers"]
+    if (
+        not isinstance(layers, list)
+        or any(type(layer) is not int for layer in layers)
+        or sorted({*layers}) != layers
+        or not all(0 <= layer < count - 1 and layer + 1 not in layers for layer in layers)
+    ):
+        raise BadInput(
+            f"{path} has cross_attention_layers {layers!r}, where each must stand before one of "
+            f"the {count} layers that has self-attention; download it again."
+        )
+    return {layer: layer - before for before, layer in enumerate(layers)}
+
+
+def _encoder(config: dict[str, Any], path: Path) -> TiledEncoder:
+    try:
+        vision = MllamaVisionConfig(**config)
+    # transformers validates with classes of its own.
+    except Exception as error:
+        raise BadInput(
+            f"{path} has no usable vision_config ({one_line(error)}); download it again."
+        ) from error
+    found = sizes({key: getattr(vision, key) for key in _VISION}, dict.fromkeys(_VISION), path)
+    outputs, known = (
+        vision.intermediate_layers_indices,
+        layouts(min(vision.max_num_tiles, MOST_TILES)),
+    )
+    encoder = TiledEncoder(vision)
+    fits = (
+        found["hidden_size"] % found["attention_heads"] == 0
+        and found["patch_size"] <= found["image_size"]
+        and all(0 <= i < found["num_hidden_layers"] for i in outputs)
+        and found["vision_output_dim"] == found["hidden_size"] * (1 + len(outputs))
+        and [tuple(shape) for shape in vision.supported_aspect_ratios] == known
+        # transformers pads a tile's tokens to a multiple of 8, and is wrong where they are one.
+        and encoder.tile_tokens % 8
+    )
+    if not fits:
+        raise BadInput(f"The sizes of the vision tower in {path} do not fit; download it again.")
+    if vision.hidden_act != "gelu":
+        raise BadInput(
+            f"{path} asks for the activation {vision.hidden_act!r} in the vision tower, which this "
+            f"project does not compute; give a model with gelu."
+        )
+    return encoder
+
+
+def _injection(
+    raw: dict[str, Any], text: dict[str, int], places: dict[int, int], path: Path
+) -> GatedLlama:
+    heads, kv_heads = text["num_attention_heads"], text["num_key_value_heads"]
+    epsilon = raw.get("rms_norm_eps", _EPSILON)
+    if text["hidden_size"] % heads or heads % kv_heads:
+        raise BadInput(f"The sizes in {path} do not fit each other; download it again.")
+    if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
+        raise BadInput(f"{path} has rms_norm_eps {epsilon!r}; download it again.")
+    return GatedLlama(
+        layers=tuple(places.values()),
+        heads=heads,
+        kv_heads=kv_heads,
+        dim_head=text["hidden_size"] // heads,
+        inner=text["intermediate_size"],
+        head_norms=True,
+        gates=1,
+        epsilon=float(epsilon),
+        blind=False,
+    )
+
+
+def _image_id(config: dict[str, Any], special: dict[str, int], vocabulary: int, path: Path) -> int:
+    image = config.get("image_token_index", special.get(IMAGE, vocabulary))
+    if type(image) is not int or not 0 <= image < vocabulary + _ADDED_ROWS:
+        raise BadInput(f"{path} gives {IMAGE} the id {image!r}; download it again.")
+    return image
+
+
+def _of_decoder(name: str, places: dict[int, int]) -> str | None:
+    """The name in a LLaMA without cross-attention layers; None for what is theirs."""
+    match = _LAYER.fullmatch(name)
+    if match is None:
+        return name
+    layer = int(match[1])
+    return None if layer in places else f"model.layers.{_counted(layer, places)}.{match[2]}"
+
+
+def _counted(layer: int, places: dict[int, int]) -> int:
+    """The number of a layer with self-attention among its like."""
+    return layer - sum(other < layer for other in places)
+
+
+def _vision(tensors: TensorSource, encoder: TiledEncoder, folder: Path) -> TensorSource:
+    parameters = tiled_tower(encoder).named_parameters()
+    expected = {name: tuple(parameter.shape) for name, parameter in parameters}
+    check_tensors(tensors, expected, folder, "Llama-3.2-Vision folder")
+    return tensors
+
+
+def _projector(tensors: TensorSource, c: Projector, folder: Path) -> TensorSource:
+    expected = {"weight": (c.width, c.dim_media), "bias": (c.width,)}
+    check_tensors(tensors, expected, folder, "Llama-3.2-Vision folder")
+    return renamed(tensors, {f"layers.0.{name}": name for name in expected})
+
+
+def _blocks(
+    language: TensorSource, c: GatedLlama, hidden: int, places: dict[int, int], folder: Path
+) -> TensorSource:
+    """The cross-attention layers under the names of `GatedLlamaBlock`."""
+    inner, keys = c.heads * c.dim_head, c.kv_heads * c.dim_head
+    shapes: dict[str, tuple[int, ...]] = {
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
+        "q_proj.weight": (inner, hidden),
+        "k_proj.weight": (keys, hidden),
+        "v_proj.weight": (keys, hidden),
+        "o_proj.weight": (hidden, inner),
+        "q_norm.weight": (c.dim_head,),
+        "k_norm.weight": (c.dim_head,),
+        "gate_proj.weight": (c.inner, hidden),
+        "up_proj.weight": (c.inner, hidden),
+        "down_proj.weight": (hidden, c.inner),
+        "attn_gate": (1,),
+        "ff_gate": (1,),
+    }
+
+    def ours(name: str) -> str | None:
+        match = _LAYER.fullmatch(name)
+        if match is None or int(match[1]) not in places:
+            return None
+        part, dot, leaf = match[2].partition(".weight")
+        return f"{_block(places[int(match[1])])}.{_IN_BLOCK.get(part, part)}{dot}{leaf}"
+
+    blocks = renamed(language, ours)
+    expected = {f"{_block(i)}.{name}": shape for i in c.layers for name, shape in shapes.items()}
+    check_tensors(blocks, expected, folder, "Llama-3.2-Vision folder")
+    return blocks
+
+
+def _block(layer: int) -> str:
+    return f"model.layers.{layer}.gated_cross_attn_layer"
+
+
+def _module(module: str, places: dict[int, int], layers: int) -> str | None:
+    """Our path of a linear layer as transformers counts it; ours itself passes."""
+    match = _LAYER.fullmatch(module)
+    if match is None or match[2].startswith(("gated_cross_attn_layer.", "decoder_layer.")):
+        return module if match else None
+    layer = int(match[1])
+    if layer in places:
+        inside = _IN_BLOCK.get(match[2])
+        return None if inside is None else f"{_block(places[layer])}.{inside}"
+    counted = _counted(layer, places)
+    return f"model.layers.{counted}.decoder_layer.{match[2]}" if layer < layers else None
+
+
+def _preprocessing(folder: Path, encoder: TiledEncoder) -> Preprocessing:
+    size, tiles = encoder.vision.image_size, encoder.vision.max_num_tiles
+    plain = Preprocessing(size, fit=TILES, tiles=tiles)
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return plain
+    raw = read_json(path, "preprocessing config")
+    ours = {
+        "resample": _BILINEAR,
+        "max_image_tiles": tiles,
+        "size": {"height": size, "width": size},
+    }
+    for key, value in ours.items():
+        if raw.get(key, value) != value:
+            raise BadInput(f"{path} asks for {key} {raw[key]!r}, but only {value} is computed.")
+    given = {
+        "mean": raw.get("image_mean", list(plain.mean)),
+        "std": raw.get("image_std", list(plain.std)),
+    }
+    mean, std = check_preprocessing(given, str(path))
+    return Preprocessing(size, mean, std, TILES, tiles)
