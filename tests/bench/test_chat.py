@@ -74,9 +74,9 @@ def test_bytes_of_a_token_are_those_of_its_matrices(bundles: Any) -> None:
     width, inner = llama.hidden_size, llama.intermediate_size
     layer = 4 * width * width + 3 * width * inner
     assert read.text == 4 * (llama.num_hidden_layers * layer + llama.vocab_size * width)
-    blocks = len(weights.config.gated_layers)
+    blocks = len(weights.config.injection.layers)
     assert read.gated == 4 * blocks * 8 * width * width
-    assert read.cross_attention == 4 * blocks * 2 * width * weights.config.gated_heads * 64
+    assert read.cross_attention == 4 * blocks * 2 * width * weights.config.injection.heads * 64
 
 
 def test_reading_memory_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,6 @@ def test_a_host_that_is_not_here_is_one_sentence(bundles: Any) -> None:
 
 def test_a_missing_bundle_is_one_sentence() -> None:
     assert "missing" in refused("-m", "missing", "--port", 0)
-    assert "-m BUNDLE" in refused("--port", 0)
 
 
 def test_the_key_may_come_from_the_environment(
