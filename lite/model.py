@@ -89,10 +89,14 @@ def load(
         threads: worker threads; None is what decodes a large model fastest, measured at its first
             use on a machine.
         hashing: called with the name of each large file that is checked for the first time.
-        notice: called with a sentence before other work that is done once on each machine.
+        notice: called with what the demo model is, and with a sentence before other work that is
+            done once on each machine.
 
     Raises:
         BadInput: there is no bundle at `path`, or it is damaged or altered.
     """
     bundle = Bundle.open(demo.folder() if path is None else path, hashing)
-    return Model(bundle, device, threads, notice)
+    model = Model(bundle, device, threads, notice)
+    if path is None:
+        notice(demo.NOTICE)
+    return model

@@ -6,17 +6,16 @@ try every command without a download, and for tests to make models of other size
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from sentencepiece import SentencePieceTrainer
 
 from lite.attend import FOLLOWING
 from lite.template import MMGPT
+from qlora.bpe import train_bpe
 from qlora.checkpoints.clip_visual import STEM, clip_visual
 from qlora.model.config import DIM_HEAD
 from qlora.published import Checkpoints
@@ -75,7 +74,8 @@ def write_checkpoints(folder: Path, sizes: TinySizes | None = None, seed: int = 
     sizes, random = sizes or TinySizes(), _Random(seed)
     llama, clip = folder / "llama", folder / "clip.json"
     llama.mkdir(parents=True, exist_ok=True)
-    _write_tokenizer(llama, sizes.vocabulary)
+    pieces = train_bpe(CORPUS * 4, sizes.vocabulary, hard_vocab_limit=False)
+    (llama / "tokenizer.model").write_bytes(pieces)
     _write_llama(llama, sizes, random)
     _write_clip(clip, folder / "clip.pt", sizes, random)
     torch.save(_flamingo_tensors(sizes, random), folder / "checkpoint.pt")
@@ -105,25 +105,6 @@ class _Random:
 
     def gain(self, width: int) -> torch.Tensor:
         return 1.0 + self(width, scale=0.1)
-
-
-def _write_tokenizer(folder: Path, vocabulary: int) -> None:
-    model = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS * 4),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=vocabulary,
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        character_coverage=1.0,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        split_digits=True,
-        num_threads=1,
-        minloglevel=2,
-    )
-    (folder / "tokenizer.model").write_bytes(model.getvalue())
 
 
 def _write_llama(folder: Path, s: TinySizes, random: _Random) -> None:

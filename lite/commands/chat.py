@@ -75,7 +75,7 @@ def command(
     no_pictures: bool,
     **settings: Any,
 ) -> None:
-    from lite import demo, load
+    from lite import load
     from lite.terminal import home
     from lite.terminal.answers import Printer
     from lite.terminal.talk import Talk
@@ -85,8 +85,6 @@ def command(
     started = time.perf_counter()
     hashing = lambda name: say(f"Checking {name} for the first time...")  # noqa: E731
     opened = load(model, threads=threads, hashing=hashing, notice=say)
-    if model is None:
-        say(demo.NOTICE)
     if session is not None:
         place = home.named(session)
     elif go_on:

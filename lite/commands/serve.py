@@ -96,7 +96,7 @@ def command(
     grace: int,
     **settings: Any,
 ) -> None:
-    from lite import demo, load
+    from lite import load
     from lite.errors import BadInput
 
     try:
@@ -114,8 +114,6 @@ def command(
     with listen(host, port) as socket:
         hashing = lambda name: say(f"Checking {name}...")  # noqa: E731
         opened = load(model, threads=threads, hashing=hashing, notice=say)
-        if model is None:
-            say(demo.NOTICE)
         app = create_app(opened, Settings(**settings, max_body=max_body_mb << 20, hosts=hosts))
         if not (local or settings["api_key"]):
             say("Anyone who reaches this address can use the model; --api-key asks for a key.")

@@ -7,25 +7,24 @@ Contract: `python -m qlora.demo.training.alignment FOLDER` needs LLaMA and CLIP 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from sentencepiece import SentencePieceProcessor
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lite.attend import PRECEDING
+from lite.attend import PRECEDING, image_index
 from lite.commands.common import entry_point
 from lite.images import Preprocessing
 from lite.template import MMGPT
 from qlora.checkpoints import read_clip
+from qlora.data.encode import IGNORE
 from qlora.demo.draw import draw
-from qlora.demo.training.language import llama_config
-from qlora.demo.training.loop import Plan, train
+from qlora.demo.training.language import Tokenized, llama_config
+from qlora.demo.training.loop import Plan, stage, this_device, train
 from qlora.demo.training.sizes import DEPTH, HEADS, INTERVAL, LATENTS, LLAMA, SIDE, VOCABULARY
 from qlora.demo.training.telling import telling
 from qlora.demo.training.tower import pixels_of
@@ -42,7 +41,6 @@ EMBEDDING = "lang_encoder.model.embed_tokens.weight"
 # large pretrained LLaMA from harm; here there is little to harm and less time.
 GATE = 0.5
 LONGEST = 320
-NO_TARGET = -100
 
 
 @dataclass(frozen=True)
@@ -63,15 +61,8 @@ class Row:
     index: np.ndarray
 
 
-class Tellings(torch.utils.data.Dataset[Row]):
+class Tellings(Tokenized[Row]):
     """Row i of pictures and what is told of them."""
-
-    def __init__(self, tokenizer: Path, seed: int = 0) -> None:
-        self.tokenizer, self.seed = tokenizer, seed
-
-    @cached_property
-    def pieces(self) -> SentencePieceProcessor:
-        return SentencePieceProcessor(str(self.tokenizer))
 
     def __getitem__(self, number: int) -> Row:
         scenes, texts = telling(number, self.seed)
@@ -80,13 +71,13 @@ class Tellings(torch.utils.data.Dataset[Row]):
             sample = self._sample(text, len(scenes))
             if sum(map(len, samples)) + len(sample) <= LONGEST:
                 samples.append(sample)
-        following = [np.append(ids[1:], NO_TARGET) for ids in samples]
+        following = [np.append(ids[1:], IGNORE) for ids in samples]
         return Row(
             pictures=[np.asarray(draw(scene, SIDE)) for scene in scenes],
             ids=np.concatenate(samples),
-            targets=np.concatenate([np.where(t == IMAGE, NO_TARGET, t) for t in following]),
+            targets=np.concatenate([np.where(t == IMAGE, IGNORE, t) for t in following]),
             positions=np.concatenate([np.arange(len(ids)) for ids in samples]),
-            index=np.concatenate([np.cumsum(ids == IMAGE) for ids in samples]),
+            index=np.concatenate([image_index(ids, IMAGE, PRECEDING) for ids in samples]),
         )
 
     def _sample(self, text: str, pictures: int) -> np.ndarray:
@@ -111,7 +102,7 @@ def collate(rows: list[Row]) -> dict[str, Tensor]:
         "owner": torch.tensor([i for i, _ in numbered]),
         "place": torch.tensor([j for _, j in numbered]),
         "ids": filled("ids", 0),
-        "targets": filled("targets", NO_TARGET),
+        "targets": filled("targets", IGNORE),
         "positions": filled("positions", 0),
         "index": filled("index", 0),
     }
@@ -177,15 +168,10 @@ def write_flamingo(model: Flamingo, path: Path) -> None:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", default=640, show_default=True)
-@click.option("--batch", default=24, show_default=True, help="Pictures in a step.")
-@click.option("--rate", default=2e-3, show_default=True, help="Highest learning rate.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--workers", default=1, show_default=True, help="Processes that draw.")
-def command(folder: Path, steps: int, batch: int, rate: float, seed: int, workers: int) -> None:
+@stage("alignment", steps=640, batch=24, rate=2e-3, of="Pictures")
+def command(folder: Path, plan: Plan, seed: int) -> None:
     """Train resampler and gated blocks into FOLDER, going on where it was."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = this_device()
     model = untrained(folder, seed).to(device)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trainable(name))
@@ -208,11 +194,10 @@ def command(folder: Path, steps: int, batch: int, rate: float, seed: int, worker
         hidden = model.hidden(
             ids, visual=visual, index=batch["index"], positions=batch["positions"]
         )
-        learnt = targets != NO_TARGET
+        learnt = targets != IGNORE
         logits = model.lang_encoder.lm_head(hidden[learnt]).float()
         return cross_entropy(logits, targets[learnt]), {}, int(learnt.sum())
 
-    plan = Plan(folder / "alignment", steps, batch, rate, workers=workers)
     matrices = "perceiver.layers.", ".gated_cross_attn_layer."
     train(
         plan,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qlora.data.encode import IGNORE
 from qlora.demo import fonts
 from qlora.demo.draw import placed
 from qlora.demo.grounds import GROUNDS
@@ -22,8 +23,8 @@ from qlora.demo.world import WORD, Scene, Thing
 SHOWN = (*KINDS, WORD, *dict.fromkeys(ground.said for ground in GROUNDS.values()))
 COLOURS = ("", *PAINTS)
 LETTERS = string.ascii_letters
-# No letter is asked for here (the value that torch's cross entropy leaves out).
-NONE = -100
+# Nothing is asked for here.
+NONE = IGNORE
 
 _SHOWN = {name: number for number, name in enumerate(SHOWN)}
 

@@ -6,25 +6,28 @@ has it: `tokenizer.model`, `config.json`, `model.safetensors`. With `--tokenizer
 
 from __future__ import annotations
 
-import io
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import numpy as np
 import torch
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lite.commands.common import entry_point
 from lite.template import MMGPT
+from qlora.bpe import train_bpe
 from qlora.demo.corpus import document, documents
-from qlora.demo.training.loop import Plan, train
+from qlora.demo.training.loop import Plan, stage, this_device, train
 from qlora.demo.training.sizes import LLAMA, VOCABULARY
 from qlora.files import replacing
+
+T = TypeVar("T")
 
 # Texts that the tokenizer is made from; many more tell it nothing new.
 TOKENIZER_TEXTS = 20000
@@ -40,27 +43,14 @@ def write_tokenizer(path: Path, seed: int = 0) -> None:
     no piece is longer.
     """
     texts = [re.sub(r'"[^"]*"', '""', text) for text in documents(TOKENIZER_TEXTS, seed)]
-    model = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=iter([*texts, *(MMGPT.system, *MMGPT.stops) * 50]),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=VOCABULARY,
-        byte_fallback=True,
-        character_coverage=1.0,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        split_digits=True,
-        num_threads=1,
-        minloglevel=2,
-    )
+    content = train_bpe([*texts, *(MMGPT.system, *MMGPT.stops) * 50], VOCABULARY)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        partial.write_bytes(model.getvalue())
+        partial.write_bytes(content)
 
 
-class Rows(torch.utils.data.Dataset[np.ndarray]):
-    """Row number i: `ROW` + 1 ids of the corpus, each text between its marks."""
+class Tokenized(torch.utils.data.Dataset[T]):
+    """Examples with texts, which each worker tokenizes by itself."""
 
     def __init__(self, tokenizer: Path, seed: int = 0) -> None:
         self.tokenizer, self.seed = tokenizer, seed
@@ -68,6 +58,10 @@ class Rows(torch.utils.data.Dataset[np.ndarray]):
     @cached_property
     def pieces(self) -> SentencePieceProcessor:
         return SentencePieceProcessor(str(self.tokenizer))
+
+
+class Rows(Tokenized[np.ndarray]):
+    """Row number i: `ROW` + 1 ids of the corpus, each text between its marks."""
 
     def __getitem__(self, number: int) -> np.ndarray:
         ids: list[int] = []
@@ -88,16 +82,9 @@ def llama_config() -> LlamaConfig:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--tokenizer", is_flag=True, help="Make the tokenizer and stop.")
-@click.option("--steps", default=700, show_default=True)
-@click.option("--batch", default=16, show_default=True, help=f"Rows of {ROW} tokens in a step.")
-@click.option("--rate", default=3e-3, show_default=True, help="Highest learning rate.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--workers", default=1, show_default=True, help="Processes that write texts.")
-def command(
-    folder: Path, tokenizer: bool, steps: int, batch: int, rate: float, seed: int, workers: int
-) -> None:
+@stage("language", steps=700, batch=16, rate=3e-3, of=f"Rows of {ROW} tokens")
+def command(folder: Path, plan: Plan, seed: int, tokenizer: bool) -> None:
     """Train tokenizer and LLaMA into FOLDER, going on where it was."""
     path = folder / "llama" / "tokenizer.model"
     if not path.exists():
@@ -105,7 +92,7 @@ def command(
     if tokenizer:
         return
     torch.manual_seed(seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = this_device()
     model = LlamaForCausalLM(llama_config()).to(device)
 
     def loss_of(rows: Tensor) -> tuple[Tensor, dict[str, float], int]:
@@ -114,7 +101,6 @@ def command(
         loss = cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
         return loss, {}, logits.shape[0] * logits.shape[1]
 
-    plan = Plan(folder / "language", steps, batch, rate, workers=workers)
     train(plan, model, Rows(path, seed), collate, loss_of, lambda name: ".layers." in name)
     model.cpu().save_pretrained(folder / "llama")
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import click
 import psutil
 import torch
 from safetensors.torch import load_file, save_file
@@ -102,6 +104,44 @@ def train(
             if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
                 checkpoints.save(step + 1, lambda into: _write(into, model, optimizers))
     model.eval()
+
+
+def stage(
+    name: str, *, steps: int, batch: int, rate: float, of: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The arguments of a stage's command: FOLDER, and options that become its `Plan`.
+
+    Args:
+        name: of the stage, and of its folder in FOLDER.
+        steps, batch, rate: defaults.
+        of: what a batch is of.
+
+    Returns:
+        A decorator for a function of `folder`, `plan`, `seed` and options of its own.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+        @click.option("--steps", default=steps, show_default=True)
+        @click.option("--batch", default=batch, show_default=True, help=f"{of} in a step.")
+        @click.option("--rate", default=rate, show_default=True, help="Highest learning rate.")
+        @click.option("--seed", default=0, show_default=True)
+        @click.option("--workers", default=1, show_default=True, help="Processes that make them.")
+        @wraps(function)
+        def command(
+            folder: Path, steps: int, batch: int, rate: float, workers: int, **others: Any
+        ) -> None:
+            plan = Plan(folder / name, steps, batch, rate, workers=workers)
+            function(folder=folder, plan=plan, **others)
+
+        return command
+
+    return decorate
+
+
+def this_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def rate_at(step: int, plan: Plan) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import numpy as np
 import open_clip
 import torch
 from safetensors.torch import save_file
-from sentencepiece import SentencePieceProcessor
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
@@ -28,7 +27,8 @@ from qlora.demo.draw import draw
 from qlora.demo.kinds import a, of_category
 from qlora.demo.looking import caption_of
 from qlora.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, Cells, cells
-from qlora.demo.training.loop import Plan, train
+from qlora.demo.training.language import Tokenized
+from qlora.demo.training.loop import Plan, stage, this_device, train
 from qlora.demo.training.scenes import scene
 from qlora.demo.training.sizes import CLIP, SIDE
 from qlora.files import replacing
@@ -64,12 +64,12 @@ class Teaching(nn.Module):
         return images, self.clip.encode_text(texts, normalize=True), self.heads(self.norm(patches))
 
 
-class Pictures(torch.utils.data.Dataset[tuple[np.ndarray, list[int], Cells]]):
+class Pictures(Tokenized[tuple[np.ndarray, list[int], Cells]]):
     """Picture number i, the ids of a caption, and the truth of its cells."""
 
     def __init__(self, tokenizer: Path, split: str = "train", seed: int = 0) -> None:
-        self.tokenizer, self.split, self.seed = tokenizer, split, seed
-        self._pieces: SentencePieceProcessor | None = None
+        super().__init__(tokenizer, seed)
+        self.split = split
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, list[int], Cells]:
         found = scene(number, self.split, self.seed)
@@ -78,9 +78,8 @@ class Pictures(torch.utils.data.Dataset[tuple[np.ndarray, list[int], Cells]]):
 
     def ids(self, text: str) -> list[int]:
         """A text as open_clip's text tower takes it: the end mark has the highest id."""
-        self._pieces = self._pieces or SentencePieceProcessor(str(self.tokenizer))
         limit = CLIP["text_cfg"]["context_length"] - 1
-        return [*self._pieces.encode(text)[:limit], CLIP["text_cfg"]["vocab_size"] - 1]
+        return [*self.pieces.encode(text)[:limit], CLIP["text_cfg"]["vocab_size"] - 1]
 
 
 def grid() -> int:
@@ -97,11 +96,9 @@ def pixels_of(pictures: list[np.ndarray]) -> Tensor:
 
 def collate(examples: list[tuple[np.ndarray, list[int], Cells]]) -> dict[str, Tensor]:
     pictures, texts, truth = zip(*examples, strict=True)
-    length = CLIP["text_cfg"]["context_length"]
-    ids = [text + [0] * (length - len(text)) for text in texts]
     fields = ("shown", "colour", "letter", "box")
     stacked = {f: torch.from_numpy(np.stack([getattr(t, f) for t in truth])) for f in fields}
-    return {"pixels": pixels_of(list(pictures)), "texts": torch.tensor(ids), **stacked}
+    return {"pixels": pixels_of(list(pictures)), "texts": padded(texts), **stacked}
 
 
 class Loss:
@@ -177,9 +174,7 @@ def scores(model: Teaching, pictures: Pictures, count: int = 1024) -> dict[str, 
     model.eval()
     right: dict[str, list[float]] = {"cells": [], "letters": [], "retrieval": [], "zero_shot": []}
     kinds = of_category()
-    names = torch.tensor(
-        collate_texts(pictures, [f"The picture shows {a(k.name)}." for k in kinds])
-    )
+    names = padded(pictures.ids(f"The picture shows {a(kind.name)}.") for kind in kinds)
     classes = model.clip.encode_text(names, normalize=True)
     for batch in _chunks(pictures, count):
         images, texts, said = model(batch["pixels"], batch["texts"])
@@ -197,10 +192,10 @@ def scores(model: Teaching, pictures: Pictures, count: int = 1024) -> dict[str, 
     return {name: sum(values) / max(1, len(values)) for name, values in right.items()}
 
 
-def collate_texts(pictures: Pictures, texts: list[str]) -> list[list[int]]:
+def padded(texts: Iterable[list[int]]) -> Tensor:
+    """Texts as open_clip's text tower takes them, `[n, context_length]`."""
     length = CLIP["text_cfg"]["context_length"]
-    ids = [pictures.ids(text) for text in texts]
-    return [one + [0] * (length - len(one)) for one in ids]
+    return torch.tensor([text + [0] * (length - len(text)) for text in texts])
 
 
 def _chunks(pictures: Pictures, count: int, size: int = 128) -> Iterator[dict[str, Tensor]]:
@@ -209,19 +204,13 @@ def _chunks(pictures: Pictures, count: int, size: int = 128) -> Iterator[dict[st
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", default=1800, show_default=True)
-@click.option("--batch", default=64, show_default=True, help="Pictures in a step.")
-@click.option("--rate", default=2e-3, show_default=True, help="Highest learning rate.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--workers", default=1, show_default=True, help="Processes that draw.")
-def command(folder: Path, steps: int, batch: int, rate: float, seed: int, workers: int) -> None:
+@stage("tower", steps=1800, batch=64, rate=2e-3, of="Pictures")
+def command(folder: Path, plan: Plan, seed: int) -> None:
     """Train the vision tower into FOLDER, going on where it was."""
     torch.manual_seed(seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = this_device()
     model = Teaching().to(device)
     tokenizer = folder / "llama" / "tokenizer.model"
-    plan = Plan(folder / "tower", steps, batch, rate, workers=workers)
     pictures = Pictures(tokenizer, seed=seed)
     train(plan, model, pictures, collate, Loss(model, device), lambda name: ".resblocks." in name)
     model.cpu()
