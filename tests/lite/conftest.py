@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from sentencepiece import SentencePieceProcessor
 
 import lite
 from export.bundle import write_bundle
@@ -33,12 +35,25 @@ def folder(bundles: Any, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundles(), tmp_path / "bundle"))
 
 
-def with_context(context: int, folder: Path) -> Path:
-    """A bundle of another context than the fixture's."""
+def with_context(context: int, folder: Path, endless: bool = False) -> Path:
+    """A bundle of another context than the fixture's; its answers may never end by themselves."""
     made = write_checkpoints(folder, TinySizes(context=context, layers=4, interval=2))
+    if endless:
+        _never_end(Path(made.llama))
     weights = read_weights(Path(made.llama), made.clip, made.clip_weights, Path(made.flamingo))
     write_bundle(weights, folder / "bundle", precision("fp32"), lambda bundle: [])
     return folder / "bundle"
+
+
+def _never_end(llama: Path) -> None:
+    """Make what could end an answer no likelier than the average token: it is never said."""
+    pieces = SentencePieceProcessor(str(llama / "tokenizer.model"))
+    names = [pieces.id_to_piece(i) for i in range(len(pieces))]
+    ends = [i for i, name in enumerate(names) if name in ("</s>", "<0x23>") or "#" in name]
+    path = llama / "pytorch_model.bin"
+    tensors = torch.load(path, weights_only=True)
+    tensors["lm_head.weight"][ends] = 0.0
+    torch.save(tensors, path)
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +64,8 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def long_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle whose answers can take many seconds."""
-    return with_context(1 << 15, tmp_path_factory.mktemp("long"))
+    """A bundle whose answers end when they are cut."""
+    return with_context(1 << 15, tmp_path_factory.mktemp("long"), endless=True)
 
 
 @pytest.fixture
