@@ -148,6 +148,8 @@ class TrainingSettings(Section):
         epochs: passes over the samples with images (over all, where none has any).
         steps: number of optimizer steps, instead of epochs.
         batch: samples of each kind in one row; rows are packed, never padded.
+        text_batch: samples without images in theirs, where both kinds are trained and there is
+            less to learn from these; at most `batch`, and so many where it is not given.
         accumulate: rows of each kind in one optimizer step, over all processes together.
         learning_rate: its peak.
         schedule: `cosine` to zero or `constant`, after `warmup` steps of linear increase.
@@ -163,6 +165,7 @@ class TrainingSettings(Section):
     epochs: float = Field(1.0, gt=0, le=1_000_000)
     steps: int | None = Field(None, ge=1, lt=10**8)
     batch: int = Field(1, ge=1, le=65_536)
+    text_batch: int | None = Field(None, ge=1)
     accumulate: int = Field(1, ge=1, le=1_000_000)
     learning_rate: float = Field(gt=0)
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -177,6 +180,17 @@ class TrainingSettings(Section):
     checkpointing: bool = True
     cache_visual_tokens: bool = True
     seed: int = Field(42, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _smaller(self) -> TrainingSettings:
+        if self.text_batch is not None and self.text_batch > self.batch:
+            raise ValueError("text_batch is at most batch")
+        return self
+
+    @property
+    def text_samples(self) -> int:
+        """Samples without images in a row, beside `batch` of those with."""
+        return self.text_batch or self.batch
 
 
 class EvaluationSettings(Section):

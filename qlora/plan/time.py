@@ -47,6 +47,8 @@ def time(shapes: Shapes, settings: Settings, device: Device, work: Work, adapter
     bytes_moved = nf4_bits(settings.double_quantization) / 8 + 2 * settings.width
     passes = PASSES if settings.checkpointing else PASSES - 1
     seconds = work.images * shapes.vision_per_image() / (peak * COMPUTE_SHARE)
+    # Each kind has as many rows.
+    rows = math.ceil(max(work.image_samples, work.text_samples) / settings.batch)
     kinds = (
         (True, work.image_samples, work.image_tokens),
         (False, work.text_samples, work.text_tokens),
@@ -59,9 +61,8 @@ def time(shapes: Shapes, settings: Settings, device: Device, work: Work, adapter
         if settings.base == "nf4":
             matrices = shapes.matrices - (0 if images else shapes.gated_matrices)
             traffic = passes * matrices * bytes_moved / (device.bandwidth * 1e9 * BANDWIDTH_SHARE)
-            seconds += math.ceil(samples / settings.batch) * traffic
-    samples = max(work.image_samples, work.text_samples)
-    steps = max(1.0, samples / (settings.batch * settings.accumulate))
+            seconds += rows * traffic if samples else 0.0
+    steps = max(1.0, rows / settings.accumulate)
     tokens = work.image_samples * work.image_tokens + work.text_samples * work.text_tokens
     return Time(
         tokens_per_second=tokens / seconds if seconds else 0.0,

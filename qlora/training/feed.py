@@ -120,21 +120,28 @@ _TRIES = 80
 class Feed(Dataset[Micro]):
     """All accumulation steps of a run, by number."""
 
-    def __init__(self, streams: dict[str, Stream], encoder: Encoder, batch: int) -> None:
+    def __init__(
+        self, streams: dict[str, Stream], encoder: Encoder, batch: int, text_batch: int
+    ) -> None:
         """
         Args:
             streams: by kind, `IMAGES` and `TEXT`; at least one of them.
             encoder: how samples are made.
-            batch: samples of each kind.
+            batch: samples of a kind.
+            text_batch: samples without images, where there are others.
         """
-        self.streams, self.encoder, self.batch = streams, encoder, batch
+        self.streams, self.encoder = streams, encoder
+        self.batches = dict.fromkeys(streams, batch)
+        if len(streams) > 1:
+            self.batches[TEXT] = text_batch
 
     def __getitem__(self, number: int) -> Micro:
         micro = Micro()
         for kind in self.streams:
             samples: list[Sample] = []
             images: list[Shown] = []
-            for position in range(number * self.batch, (number + 1) * self.batch):
+            batch = self.batches[kind]
+            for position in range(number * batch, (number + 1) * batch):
                 try:
                     sample, shown = self._usable(kind, position, micro.skipped)
                 except (BadInput, OSError) as problem:

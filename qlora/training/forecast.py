@@ -66,11 +66,15 @@ def _work(recipe: Recipe, progress: Progress) -> Work | None:
     if recipe.data.name != TINY and not all(path.exists() for path in needed):
         return None
     data = open_data(recipe.lenient(), progress)
-    samples = total_steps(recipe, data) * recipe.training.batch * recipe.training.accumulate
+    training = recipe.training
+    rows = total_steps(recipe, data) * training.accumulate
+    samples = rows * training.batch
     with_images = data.streams.get(IMAGES)
     return Work(
         image_samples=samples if with_images else 0,
-        text_samples=samples if TEXT in data.streams else 0,
+        text_samples=rows * (training.text_samples if with_images else training.batch)
+        if TEXT in data.streams
+        else 0,
         image_tokens=_mean_tokens(recipe, data, IMAGES),
         text_tokens=_mean_tokens(recipe, data, TEXT),
         images=min(samples, with_images.epoch_length) if with_images else 0,

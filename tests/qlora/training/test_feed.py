@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
+from lite.errors import BadInput
 from lite.template import LLAVA_V1, MMGPT
 from qlora.recipe_file import read_recipe
 from qlora.tiny_data import write_data
+from qlora.training.feed import IMAGES, TEXT, Feed
 from qlora.training.run import checkpoints_of, make_encoder, open_data
 
 
@@ -26,3 +30,24 @@ def test_a_data_set_may_have_a_template_of_its_own(tmp_path: Path) -> None:
     assert opening["descriptions"].startswith(MMGPT.system)
     assert opening["instructions"].startswith(LLAVA_V1.system)
     assert "ASSISTANT:" in opening["instructions"]
+
+
+def test_fewer_samples_without_images_go_through_their_data_in_order(tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    own = ("data.name=null", f"data.root={tmp_path / 'data'}", "training.text_batch=2")
+    sets = "data.sets=[{path: descriptions.json, images: images}, {path: instructions.json}]"
+    recipe = read_recipe("tiny", (*own, sets))
+    data, settings = open_data(recipe), recipe.training
+    with checkpoints_of(recipe) as checkpoints:
+        encoder = make_encoder(recipe, checkpoints.read(with_lora=False))
+    feed = Feed(dict(data.streams), encoder, settings.batch, settings.text_samples)
+    rows = {part.kind: part.row for part in feed[1].parts}
+    for kind, batch in ((IMAGES, settings.batch), (TEXT, 2)):
+        drawn = [data.streams[kind][i] for i in range(batch, 2 * batch)]
+        lengths = [len(encoder.sample(*one).ids) for one in drawn]
+        assert len(rows[kind].ids) == sum(lengths)
+
+
+def test_more_samples_without_images_than_with_are_refused() -> None:
+    with pytest.raises(BadInput, match="text_batch is at most batch"):
+        read_recipe("tiny", ("training.batch=2", "training.text_batch=3"))
