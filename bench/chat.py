@@ -38,7 +38,8 @@ from bench.chat_report import plot, table
 from bench.command_line import command_line
 from bench.gguf_llama import write_gguf
 from bench.machine import load_average, machine, read_bandwidth
-from bench.random_weights import SHAPES, random_weights
+from bench.random_weights import random_weights
+from bench.shapes import SHAPES
 from lite.commands.common import run, say
 from lite.errors import LiteError
 from lite.userdirs import cache_dir

@@ -73,7 +73,7 @@ class Lite(Engine):
         self._model = lite.load(bundle, threads=threads)
         manifest = self._model.bundle.manifest
         self.vocabulary = manifest.sizes.vocab
-        self._image_id = manifest.special_ids["<image>"]
+        self._image = [manifest.special_ids["<image>"]] * manifest.injected.places
         self._memory: Any = None
         self._decoder = self._model.decoder
         self.clear()
@@ -88,6 +88,7 @@ class Lite(Engine):
             "weight_bytes": read.text,
             "weight_bytes_image": read.text + read.gated,
             "kv_bytes": self._decoder.bytes_per_position,
+            "image_tokens": len(self._image),
             "threads": self._decoder.threads,
         }
 
@@ -104,7 +105,7 @@ class Lite(Engine):
 
     def clear(self, image: bool = False) -> None:
         # The first token is a new one each time, so that nothing of the KV cache is used again.
-        self._ids = self.random(1) + ([self._image_id] if image else [])
+        self._ids = self.random(1) + (self._image if image else [])
         self._images = [self._memory] if image else []
 
     def feed(self, tokens: int) -> None:
@@ -165,7 +166,7 @@ class Transformers(Engine):
         import torch
         import transformers
 
-        from bench.random_weights import SHAPES
+        from bench.shapes import SHAPES
 
         if threads:
             torch.set_num_threads(threads)

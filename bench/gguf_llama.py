@@ -17,7 +17,8 @@ import click
 import numpy as np
 from transformers import LlamaConfig
 
-from bench.random_weights import SHAPES, RandomTensors, random_weights
+from bench.random_weights import RandomTensors, random_weights
+from bench.shapes import SHAPES
 from lite.commands.common import run, say
 from lite.errors import BadInput
 from qlora.files import replacing
@@ -40,7 +41,7 @@ NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
 
 
 def write_gguf(shape: str, kind: str, path: Path) -> None:
-    """Write the LLaMA of one of `bench.random_weights.SHAPES`.
+    """Write the LLaMA of one of `bench.shapes.SHAPES`.
 
     Raises:
         BadInput: the gguf package is not installed.

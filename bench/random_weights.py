@@ -16,111 +16,15 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from torch import Tensor
-from transformers import LlamaConfig
 
-from lite.attend import FOLLOWING
-from lite.images import Preprocessing
-from lite.template import MMGPT
+from bench.shapes import SHAPES
 from qlora.checkpoints import TensorSource, TokenizerFiles
 from qlora.model import Flamingo
-from qlora.model.config import Encoder, Gated, ModelConfig, Perceiver
 from qlora.model.weights import ADDED_TOKENS, FlamingoWeights
 
 # Values in the pool: more than the largest norm or embedding row repeats in, and odd, so that the
 # rows of a matrix that is longer than the pool are not copies of each other.
 _POOL = (1 << 22) + 1
-
-
-def _config(
-    *,
-    hidden: int,
-    layers: int,
-    heads: int,
-    feed_forward: int,
-    vocabulary: int,
-    interval: int,
-    vision_width: int,
-    vision_layers: int,
-    image_size: int,
-) -> ModelConfig:
-    return ModelConfig(
-        family="mmgpt",
-        llama=LlamaConfig(
-            hidden_size=hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            intermediate_size=feed_forward,
-            vocab_size=vocabulary,
-            max_position_embeddings=4096,
-            rms_norm_eps=1e-6,
-            tie_word_embeddings=False,
-        ),
-        encoder=Encoder(
-            {
-                "embed_dim": 64,
-                "quick_gelu": True,
-                "vision_cfg": {
-                    "image_size": image_size,
-                    "layers": vision_layers,
-                    "width": vision_width,
-                    "head_width": 64,
-                    "patch_size": 14,
-                },
-                "text_cfg": {
-                    "context_length": 8,
-                    "vocab_size": 16,
-                    "width": 32,
-                    "heads": 2,
-                    "layers": 1,
-                },
-            }
-        ),
-        connector=Perceiver(width=vision_width, latents=64, depth=6, heads=8),
-        injection=Gated(tuple(range(interval - 1, layers, interval)), 8),
-        attend=FOLLOWING,
-        preprocessing=Preprocessing(image_size),
-        embedding_rows=vocabulary + len(ADDED_TOKENS),
-        template=MMGPT.name,
-    )
-
-
-# 9b: LLaMA-7B, OpenFlamingo's gated blocks before every fourth layer, CLIP ViT-L/14.
-SHAPES = {
-    "tiny": _config(
-        hidden=64,
-        layers=4,
-        heads=4,
-        feed_forward=160,
-        vocabulary=320,
-        interval=2,
-        vision_width=64,
-        vision_layers=2,
-        image_size=28,
-    ),
-    "1b": _config(
-        hidden=2048,
-        layers=16,
-        heads=16,
-        feed_forward=5504,
-        vocabulary=32000,
-        interval=4,
-        vision_width=768,
-        vision_layers=12,
-        image_size=224,
-    ),
-    "9b": _config(
-        hidden=4096,
-        layers=32,
-        heads=32,
-        feed_forward=11008,
-        vocabulary=32000,
-        interval=4,
-        vision_width=1024,
-        vision_layers=24,
-        image_size=224,
-    ),
-}
 
 
 class RandomTensors(TensorSource):

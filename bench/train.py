@@ -31,7 +31,7 @@ import click
 import torch
 
 from bench.command_line import command_line
-from bench.random_weights import SHAPES
+from bench.shapes import SHAPES
 from bench.train_loops import OURS, PLAIN, Task, adapter_settings
 from lite.commands.common import run, say
 from lite.errors import LiteError

@@ -49,7 +49,7 @@ class Task:
 
     Attributes:
         loop: `OURS` or `PLAIN`.
-        shape: one of `bench.random_weights.SHAPES`.
+        shape: one of `bench.shapes.SHAPES`.
         lengths: tokens in a row.
         steps: timed steps of each length, after one that is not.
         images: rows with one image; without, the gated blocks do not run.

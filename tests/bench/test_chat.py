@@ -137,7 +137,8 @@ def test_a_gguf_file_has_the_shapes_and_values_of_the_random_model(tmp_path: Pat
     from gguf.quants import dequantize
 
     from bench.gguf_llama import write_gguf
-    from bench.random_weights import SHAPES, random_weights
+    from bench.random_weights import random_weights
+    from bench.shapes import SHAPES
 
     write_gguf("tiny", "Q8_0", tmp_path / "tiny.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 import lite
+from bench import chat
 from export.bundle import write_bundle
 from export.precision import precision
 from export.verify import kl_divergence
@@ -244,3 +246,12 @@ def test_what_does_not_serve_is_named(tmp_path: Path, change: Any, named: str) -
     with pytest.raises(BadInput) as error:
         read_model(_damaged(tmp_path, change))
     check_one_sentence(error, named)
+
+
+def test_lite_bench_measures_it_with_whole_images(bundle: Any) -> None:
+    small = ["--repeat", "1", "--prompt", "4", "--answer", "2", "--turns", "1", "--depth", "0"]
+    done = CliRunner().invoke(chat.command, ["-m", str(bundle("int8")), *small, "--json"])
+    assert done.exit_code == 0, done.output
+    (engine,) = json.loads(done.stdout)["engines"].values()
+    assert engine["engine"]["image_tokens"] == weights().config.latents
+    assert engine["ttft 1"]["seconds"]["mean"] > 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from bench.random_weights import SHAPES
+from bench.shapes import SHAPES
 from lite.errors import BadInput
 from qlora.checkpoints import read_lora, read_pickle
 from qlora.model import Flamingo, FlamingoWeights, read_weights

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from bench.random_weights import SHAPES, random_weights
+from bench.random_weights import random_weights
+from bench.shapes import SHAPES
 from lite.errors import BadInput
 from qlora.model import Flamingo
 from qlora.model.adapters import add_adapters
