@@ -12,7 +12,18 @@ import click
 
 from lite.commands.common import entry_point
 
-NAMES = ("chat", "findings", "load", "quality", "serve", "session", "skills", "startup", "train")
+NAMES = (
+    "chat",
+    "export",
+    "findings",
+    "load",
+    "quality",
+    "serve",
+    "session",
+    "skills",
+    "startup",
+    "train",
+)
 
 HELP = """
 Measure speed, memory and quality, with peers side by side.

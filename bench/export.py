@@ -1,0 +1,189 @@
+"""Memory and time of `lite-export` from checkpoints on disk, in the layouts that people have.
+
+Contract: random checkpoints of a shape (LLaMA in shards, CLIP, OpenFlamingo; float16) are written
+once and kept; each precision is exported by `lite-export` in a process of its own, without proofs,
+which need the memory to run the bundle. Peak memory is that process's largest resident set, with
+Python, torch, and the pages of the checkpoints that it has mapped.
+
+Example: lite-bench export --shape 9b --precision int4 -o bench/results/export-9b.json
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.command_line import command_line
+from bench.machine import load_average, machine
+from bench.random_weights import random_weights
+from bench.shapes import SHAPES
+from lite.commands.common import run, say
+from lite.errors import LiteError
+from lite.userdirs import cache_dir
+from qlora.bpe import train_bpe
+from qlora.files import replacing
+from qlora.model.config import Encoder, Gated
+from qlora.model.weights import FlamingoWeights
+from qlora.tiny import CORPUS
+
+# Bytes of a shard, about what transformers writes by default.
+SHARD = 5_000_000_000
+PIECES = 400
+DONE = "complete"
+FLAMINGO = [name for name, shape in SHAPES.items() if isinstance(shape.injection, Gated)]
+# Runs lite-export and says what it took at most.
+CHILD = """
+import sys
+from bench.machine import peak_bytes
+from export.commands.export import command
+command.main(sys.argv[1:], standalone_mode=False)
+print(peak_bytes())
+"""
+
+
+@click.command(name="export")
+@click.option("--shape", type=click.Choice(FLAMINGO), default="9b", show_default=True)
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(["int8", "int4"]),
+    default=("int8", "int4"),
+    show_default=True,
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file.")
+def command(shape: str, precisions: tuple[str, ...], output: Path | None) -> None:
+    """Measure exporting from checkpoints on disk."""
+    folder = cache_dir("bench") / f"{shape}-checkpoints"
+    write_checkpoints(random_weights(shape), folder)
+    report = {
+        "command": command_line(),
+        "machine": machine(("torch", "onnx", "safetensors")),
+        "load_average": load_average(),
+        "shape": shape,
+        "read_gb": round(_size(folder) / 1e9, 2),
+        "exports": {name: _exported(folder, name) for name in precisions},
+    }
+    if output:
+        with replacing(output) as partial:
+            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    click.echo(json.dumps(report, indent=1))
+
+
+def write_checkpoints(weights: FlamingoWeights, folder: Path) -> None:
+    """Write a model as four parts; at once if all were written before.
+
+    Args:
+        weights: of the first family.
+        folder: gets `llama/`, `clip.json`, `clip.safetensors` and `flamingo.safetensors`.
+    """
+    if (folder / DONE).exists():
+        return
+    say(f"Making {folder}")
+    shutil.rmtree(folder, ignore_errors=True)
+    config = weights.config
+    assert isinstance(config.encoder, Encoder)
+    llama = folder / "llama"
+    llama.mkdir(parents=True)
+    pieces = min(PIECES, config.llama.vocab_size)
+    (llama / "tokenizer.model").write_bytes(train_bpe(CORPUS * 4, pieces, hard_vocab_limit=False))
+    config.llama.architectures = ["LlamaForCausalLM"]
+    config.llama.save_pretrained(llama)
+    (folder / "clip.json").write_text(json.dumps(config.encoder.clip), encoding="utf-8")
+    # What a published tower has and this kind of model does not use.
+    width, embedded = config.encoder.width, config.encoder.clip["embed_dim"]
+    unused = {"ln_post.weight": (width,), "ln_post.bias": (width,), "proj": (width, embedded)}
+    clip = {f"visual.{name}": torch.ones(shape) for name, shape in unused.items()}
+    save_file({**clip, **dict(_part(weights, "clip"))}, folder / "clip.safetensors")
+    save_file(dict(_part(weights, "flamingo")), folder / "flamingo.safetensors")
+    _write_shards(_part(weights, "llama"), llama)
+    (folder / DONE).touch()
+
+
+def _part(weights: FlamingoWeights, wanted: str) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of one file, under the names they have there."""
+    for name in weights.base:
+        inner = name.removeprefix("lang_encoder.").replace(".decoder_layer.", ".")
+        if name.startswith("vision_encoder."):
+            part, there = "clip", name.replace("vision_encoder.", "visual.", 1)
+        elif name.startswith("perceiver.") or ".gated_cross_attn_layer." in name:
+            part, there = "flamingo", name
+        else:
+            part, there = "llama", inner
+        if there == "model.embed_tokens.weight" and wanted != "clip":
+            # OpenFlamingo's has rows for its tokens.
+            rows = weights.config.llama.vocab_size
+            whole = weights.base[name]
+            yield (there, whole[:rows].contiguous()) if wanted == "llama" else (name, whole)
+        elif part == wanted:
+            yield there, weights.base[name]
+
+
+def _write_shards(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> None:
+    """As transformers does: numbered files, and an index of what is where."""
+    shards: list[dict[str, Tensor]] = [{}]
+    where: dict[str, str] = {}
+
+    def flush() -> None:
+        name = f"model-{len(shards):05}.safetensors"
+        save_file(shards[-1], folder / name, {"format": "pt"})
+        where.update(dict.fromkeys(shards[-1], name))
+        shards[-1].clear()
+
+    for name, tensor in tensors:
+        if sum(one.nbytes for one in shards[-1].values()) + tensor.nbytes > SHARD:
+            flush()
+            shards.append({})
+        shards[-1][name] = tensor.to(torch.float16)
+    flush()
+    index = {"metadata": {}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def _exported(checkpoints: Path, precision: str) -> dict[str, float]:
+    """What one export took; the bundle is not kept."""
+    with tempfile.TemporaryDirectory(dir=checkpoints.parent) as scratch:
+        bundle = Path(scratch) / "bundle"
+        parts = {
+            "llama": checkpoints / "llama",
+            "clip": checkpoints / "clip.json",
+            "clip-weights": checkpoints / "clip.safetensors",
+            "flamingo": checkpoints / "flamingo.safetensors",
+            "precision": precision,
+            "output": bundle,
+        }
+        arguments = [f"--{name}={value}" for name, value in parts.items()]
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, *arguments, "--no-proof"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            raise LiteError(f"lite-export --precision {precision} failed; what it said is above.")
+        return {
+            "peak_rss_gb": round(int(done.stdout.split()[-1]) / 1e9, 2),
+            "seconds": round(seconds, 1),
+            "bundle_gb": round(_size(bundle) / 1e9, 2),
+        }
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+if __name__ == "__main__":
+    run(command)
