@@ -12,6 +12,8 @@ from lite.errors import BadInput
 from lite.manifest import MANIFEST
 
 FOLDER = Path(__file__).parent / "bundle"
+# What a server calls it; other bundles have their folder's name.
+NAME = "mmgpt-lite-demo"
 NOTICE = (
     "This is the demo model, which knows drawn scenes as in examples/; for photographs, "
     "lite-export a real checkpoint and name its bundle with -m."

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
+from lite import demo
 from lite.model import Model
 from lite.server.endpoint import ChatCompletions
 from lite.server.errors import Refused
@@ -39,7 +40,8 @@ def create_app(model: Model, settings: Settings | None = None) -> Starlette:
     settings = settings or Settings()
     service = Service(model, settings)
     metrics = Metrics(service.pool)
-    name = model.bundle.folder.resolve().name
+    folder = model.bundle.folder.resolve()
+    name = demo.NAME if folder == demo.FOLDER.resolve() else folder.name
     about = document(name, keyed=settings.api_key is not None)
     card = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmgpt-lite"}
 

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,10 +114,13 @@ def test_the_server_uses_it_without_m_and_says_once_what_it_is(standin: Path) ->
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         said = [server.stderr.readline(), server.stderr.readline()]
+        address = said[1].split()[2].rstrip(";,.")
+        named = [one["id"] for one in httpx.get(f"{address}/v1/models").json()["data"]]
         server.terminate()
         said += server.stderr.readlines()
     assert said[0] == f"{demo.NOTICE}\n"
     assert said[1].startswith("Serving on ")
+    assert named == [demo.NAME]
     assert "".join(said).count(demo.NOTICE) == 1
 
 

@@ -8,11 +8,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from qlora.bpe import train_bpe
+from qlora.data.encode import IGNORE
 from qlora.demo.draw import placed
 from qlora.demo.fonts import FONTS, installed
 from qlora.demo.kinds import Look
-from qlora.demo.training import alignment, language, loop, tower
-from qlora.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, cells
+from qlora.demo.training import alignment, language, loop, resampler, tower
+from qlora.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, cells, places
 from qlora.demo.training.scenes import scene
 from qlora.demo.training.telling import telling
 from qlora.demo.world import WORD, Scene, Thing
@@ -42,10 +44,36 @@ def test_cells_tell_what_is_drawn_where() -> None:
 
 
 @needs_fonts
-def test_every_thing_of_many_scenes_has_cells_of_its_own() -> None:
+def test_cells_tell_how_many_are_alike_where_their_middles_are_and_how_words_are_spelled() -> None:
+    other = Thing(Look("circle", colour="blue"), (0.6, 0.1, 0.9, 0.4))
+    truth = cells(Scene((*SCENE.things, other), "white"), side=112, grid=8)
+    middles = [tuple(map(int, divmod(i, 8))) for i in np.flatnonzero(truth.centre)]
+    assert {(2, 2), (2, 6)} < {*middles}
+    assert len(middles) == 3
+    circles = truth.shown == SHOWN.index("circle")
+    assert set(truth.alike[circles]) == {2}
+    words = truth.shown == SHOWN.index(WORD)
+    assert set(truth.alike[words]) == {1}
+    spelled = truth.spelled[words]
+    assert {"".join((*LETTERS, "-")[i] for i in row) for row in spelled} == {"Open----"}
+    assert (truth.spelled[~words] == NONE).all()
+
+
+def test_places_are_alike_where_they_are_close() -> None:
+    found = places(8)
+    likeness = (found @ found.T).reshape(8, 8, 8, 8)
+    for row, column in ((0, 0), (3, 4), (7, 7)):
+        of = likeness[row, column]
+        assert np.unravel_index(of.argmax(), of.shape) == (row, column)
+        assert of[row, column] > 1.3 * np.sort(of.ravel())[-2]
+
+
+@needs_fonts
+@pytest.mark.parametrize("grid", [14, 8])
+def test_every_thing_of_many_scenes_has_cells_of_its_own(grid: int) -> None:
     for number in range(60):
         found = scene(number)
-        truth = cells(found, 112, 14)
+        truth = cells(found, 112, grid)
         there = {SHOWN[i] for i in truth.shown[truth.things]}
         assert there == {thing.kind for thing in found.things}
         assert not set(truth.letter[~truth.things]) - {NONE}
@@ -55,7 +83,23 @@ def test_what_is_told_of_a_picture_is_of_the_training_split_and_repeats() -> Non
     assert telling(5) == telling(5) != telling(6)
     two = [number for number in range(80) if len(telling(number)[0]) == 2]
     assert two
-    assert all("second picture" in telling(number)[1][0] for number in two)
+    assert all("second picture" in telling(number)[1][0].told for number in two)
+
+
+@needs_fonts
+def test_what_is_told_is_learnt_and_what_is_asked_is_not(tmp_path: Path) -> None:
+    tokenizer = tmp_path / "tokenizer.model"
+    content = train_bpe([f"{t.asked}\n{t.told}" for i in range(50) for t in telling(i)[1]], 400)
+    tokenizer.write_bytes(content)
+    rows = alignment.Tellings(tokenizer)
+    number = next(i for i in range(80) if len(telling(i)[1]) > 3)
+    row, texts = rows[number], telling(number)[1]
+    learnt = [int(one) for one in row.targets if one != IGNORE]
+    end = rows.pieces.eos_id()
+    assert learnt.count(end) == len(texts)
+    told = "".join(text.told for text in texts)
+    said = rows.pieces.decode([one for one in learnt if one != end])
+    assert "".join(said.split()) == "".join(told.split())
 
 
 class Line(nn.Module):
@@ -114,7 +158,7 @@ def test_the_rate_rises_stays_and_falls_to_almost_nothing() -> None:
 @pytest.mark.slow
 def test_the_stages_fit_together(tmp_path: Path) -> None:
     """Two steps of each, and what they leave is a model that the readers accept."""
-    for stage in (language, tower, alignment):
+    for stage in (language, tower, resampler, alignment):
         stage.command.main(
             [str(tmp_path), "--steps", "2", "--batch", "4", "--workers", "0"],
             standalone_mode=False,
