@@ -136,15 +136,17 @@ def _inspect(recipe: Any, count: int) -> None:
 
     from qlora.data.encode import encode
     from qlora.data.inspect import show
-    from qlora.training.run import open_data, open_tokenizer
+    from qlora.training.run import open_data, open_tokenizer, own_templates
 
     with _progress() as progress:
         data = open_data(recipe, progress)
-        tokenizer, how = open_tokenizer(recipe)
+        tokenizer, usual = open_tokenizer(recipe)
+    own = own_templates(recipe)
     streams = list(data.streams.values())
     samples = []
     for i in range(count):  # in the order of training, from each kind in turn
         conversation, source = streams[i % len(streams)][i // len(streams)]
+        how = own.get(source, usual)
         samples.append(encode(conversation, tokenizer, how, recipe.data.max_tokens, source))
     show(samples, tokenizer, Console())
 

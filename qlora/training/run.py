@@ -176,6 +176,11 @@ def open_tokenizer(recipe: Recipe) -> tuple[Tokenizer, Template]:
     return tokenizer, template_of(recipe, MMGPT.name)
 
 
+def own_templates(recipe: Recipe) -> dict[str, Template]:
+    """By its name, the prompt template of each data set that has one of its own."""
+    return {one.called: template(one.template) for one in recipe.data.sets if one.template}
+
+
 def template_of(recipe: Recipe, family: str) -> Template:
     """The prompt template of a run on a model whose family has the template of that name.
 
@@ -203,7 +208,7 @@ def make_encoder(recipe: Recipe, weights: FlamingoWeights) -> Encoder:
         normalise=recipe.training.loss,
         preprocessing=weights.config.preprocessing,
         skip_broken=recipe.data.bad_records == "skip",
-        templates={one.called: template(one.template) for one in recipe.data.sets if one.template},
+        templates=own_templates(recipe),
     )
 
 

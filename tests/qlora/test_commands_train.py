@@ -88,6 +88,15 @@ def test_inspect_shows_what_is_trained(folder: Path, capsys: Any) -> None:
     assert not (folder / "run" / "checkpoints").exists()
 
 
+def test_inspect_shows_a_set_in_its_own_template(folder: Path, capsys: Any) -> None:
+    write(folder / "data" / "a.json", [asked("red.png", "<image>\nWhat is it?", "A red field.")])
+    settings = [s.replace("a.json", "a.json, template: llava_v1") for s in own_data("a.json")]
+    assert exit_code(train, "tiny", "--inspect", "1", *settings) == 0
+    shown = capsys.readouterr().out
+    assert "ASSISTANT:" in shown
+    assert "### Response:" not in shown
+
+
 def test_the_audit_warns_of_short_answers(folder: Path, capsys: Any) -> None:
     records = [asked("red.png", f"<image>\nIs it red {i}?", "Yes") for i in range(20)]
     write(folder / "data" / "vqa.json", [*records, asked("gone.png", "<image>\nWhat?", "Nothing.")])
