@@ -19,6 +19,8 @@ import numpy as np
 
 from lite.cpu import cpu_features, cpu_name
 
+# What a figure of `lite/` depends on.
+RUNTIME = ("mmgpt-lite", "onnxruntime")
 # Larger than any cache of the CPUs meant here, so that memory is what is measured.
 BANDWIDTH_BYTES = 1 << 29
 # Instructions that decide which kernels a runtime takes.

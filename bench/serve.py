@@ -15,7 +15,6 @@ import http.client
 import io
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,10 +26,10 @@ from typing import Any
 
 import click
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 from bench.command_line import command_line
+from bench.machine import RUNTIME, load_average, machine
 from lite.commands.common import run
 
 SIDE = 640
@@ -94,7 +93,7 @@ def command(model: str, repeat: int, max_tokens: int, question: str) -> None:
     """Measure the first byte of turn 1 and turn 2 through lite-serve."""
     times: dict[str, list[float]] = {"turn 1, image": [], "turn 2, cached": [], "turn 2, cold": []}
     prefilled: dict[str, list[int]] = {name: [] for name in times}
-    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    load = load_average()
     with ExitStack() as stack:
         warm, cold = (stack.enter_context(serving(model)) for _ in range(2))
         for seed in range(repeat + 1):
@@ -112,10 +111,8 @@ def command(model: str, repeat: int, max_tokens: int, question: str) -> None:
                 prefilled[name].append(timings["prefill_tokens"])
     report = {
         "command": command_line(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "load_average_before": load,
-        "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
+        "machine": machine(RUNTIME),
+        "load_average": load,
         "first_byte_seconds": {
             name: {
                 "min": round(min(values), 4),

@@ -11,8 +11,6 @@ Example: python -m bench.session -m bundle tests/fixtures/mmgpt-tiny/images/0.pn
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import onnxruntime
 
 import lite
 from bench.command_line import command_line
+from bench.machine import RUNTIME, load_average, machine
 from lite.commands.common import run
 
 QUESTION = "What is in the image, and what else can you tell about it?"
@@ -76,6 +74,7 @@ def spread(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
 @click.option("--repeat", default=10, show_default=True, help="Openings of each file.")
 def command(image: str, model: str, tokens: int, repeat: int) -> None:
     """Measure the next turn of a session that was closed."""
+    load = load_average()
     with tempfile.TemporaryDirectory() as folder:
         chat = talked(lite.load(model), image, tokens)
         files = {"with kv": Path(folder) / "kv", "without kv": Path(folder) / "plain"}
@@ -89,9 +88,8 @@ def command(image: str, model: str, tokens: int, repeat: int) -> None:
             raise click.ClickException("the two files gave different answers.")
         report = {
             "command": command_line(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "python": platform.python_version(),
-            "onnxruntime": onnxruntime.__version__,
+            "machine": machine(RUNTIME),
+            "load_average": load,
             "parameters": chat.engine.bundle.manifest.sizes.parameters,
             "conversation_tokens": len(chat.prompt()[0]),
         }

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,9 +18,9 @@ import tempfile
 import time
 
 import click
-import onnxruntime
 
 from bench.command_line import command_line
+from bench.machine import RUNTIME, load_average, machine
 from lite.commands.common import run
 
 BARE = [sys.executable, "-c", "import onnxruntime; print('x', flush=True)"]
@@ -49,6 +48,7 @@ def first_byte(command: list[str], environment: dict[str, str]) -> float:
 def command(image: str, model: str, repeat: int) -> None:
     """Measure the time to the first token of lite-chat."""
     chat = [sys.executable, "-m", "lite.commands.chat", image, "-m", model, "-p", "What is this?"]
+    load = load_average()
     times: dict[str, list[float]] = {"lite-chat": [], "import onnxruntime": []}
     for _ in range(repeat):
         with tempfile.TemporaryDirectory() as cache:
@@ -57,9 +57,8 @@ def command(image: str, model: str, repeat: int) -> None:
             times["import onnxruntime"].append(first_byte(BARE, environment))
     report = {
         "command": command_line(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
+        "machine": machine(RUNTIME),
+        "load_average": load,
         "seconds": {
             name: {
                 "min": round(min(values), 3),

@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ import click
 import torch
 
 from bench.command_line import command_line
+from bench.machine import machine
 from bench.shapes import SHAPES
 from bench.train_loops import OURS, PLAIN, Task, adapter_settings
 from lite.commands.common import run, say
@@ -91,10 +90,8 @@ def command(
         peaks = {n: _in_a_process(replace(t, steps=1), FLAT_MALLOC) for n, t in tasks.items()}
     report = {
         "command": command_line(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(LIBRARIES),
         "device": asdict(device),
-        "python": platform.python_version(),
-        **{library: version(library) for library in LIBRARIES},
         "shape": shape,
         "images": images,
         "compute": compute,
