@@ -1,7 +1,8 @@
 """Resampler and gated blocks, trained between a frozen tower and a frozen LLaMA.
 
-Contract: `python -m qlora.demo.training.alignment FOLDER` needs LLaMA and CLIP in FOLDER and leaves
-`flamingo.safetensors` there, in OpenFlamingo's layout, for the attend rule `preceding`.
+Contract: `python -m qlora.demo.training.alignment FOLDER` needs LLaMA, CLIP and the first resampler
+in FOLDER and leaves `flamingo.safetensors` there, in OpenFlamingo's layout, for the attend rule
+`preceding`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from lite.template import MMGPT
 from qlora.checkpoints import read_clip
 from qlora.data.encode import IGNORE
 from qlora.demo.draw import draw
+from qlora.demo.training.cells import Cells, cells
 from qlora.demo.training.language import Tokenized, llama_config
 from qlora.demo.training.loop import Plan, stage, this_device, train
+from qlora.demo.training.resampler import GRID, PERCEIVER, TEACHER, Teacher, stacked
 from qlora.demo.training.sizes import DEPTH, HEADS, INTERVAL, LATENTS, LLAMA, SIDE, VOCABULARY
-from qlora.demo.training.telling import telling
+from qlora.demo.training.telling import Text, telling
 from qlora.demo.training.tower import pixels_of
 from qlora.files import replacing
 from qlora.model import Flamingo
@@ -40,6 +43,11 @@ EMBEDDING = "lang_encoder.model.embed_tokens.weight"
 # Where the gates start. At OpenFlamingo's zero they need hundreds of steps to open, which keeps a
 # large pretrained LLaMA from harm; here there is little to harm and less time.
 GATE = 0.5
+# What the resampler's teacher counts beside the texts: gated blocks that know nothing yet would
+# unteach it.
+TEACHING = 0.1
+# Of the teacher's figures, those for the log.
+RIGHT = "named", "counted", "read"
 LONGEST = 320
 
 
@@ -49,12 +57,14 @@ class Row:
 
     Attributes:
         pictures: `[S, S, 3]` each.
-        ids, targets: `[T]`; each text begins with its `<image>` tokens.
+        truths: what their cells show.
+        ids, targets: `[T]`; each text begins with its `<image>` tokens. A question is no target.
         positions: `[T]`, from 0 in each text.
         index: `[T]`, the picture that a token sees.
     """
 
     pictures: list[np.ndarray]
+    truths: list[Cells]
     ids: np.ndarray
     targets: np.ndarray
     positions: np.ndarray
@@ -66,25 +76,30 @@ class Tellings(Tokenized[Row]):
 
     def __getitem__(self, number: int) -> Row:
         scenes, texts = telling(number, self.seed)
-        samples: list[np.ndarray] = []
+        samples: list[tuple[np.ndarray, np.ndarray]] = []
         for text in texts:
             sample = self._sample(text, len(scenes))
-            if sum(map(len, samples)) + len(sample) <= LONGEST:
+            if sum(len(ids) for ids, _ in samples) + len(sample[0]) <= LONGEST:
                 samples.append(sample)
-        following = [np.append(ids[1:], IGNORE) for ids in samples]
         return Row(
             pictures=[np.asarray(draw(scene, SIDE)) for scene in scenes],
-            ids=np.concatenate(samples),
-            targets=np.concatenate([np.where(t == IMAGE, IGNORE, t) for t in following]),
-            positions=np.concatenate([np.arange(len(ids)) for ids in samples]),
-            index=np.concatenate([image_index(ids, IMAGE, PRECEDING) for ids in samples]),
+            truths=[cells(scene, SIDE, GRID) for scene in scenes],
+            ids=np.concatenate([ids for ids, _ in samples]),
+            targets=np.concatenate([targets for _, targets in samples]),
+            positions=np.concatenate([np.arange(len(ids)) for ids, _ in samples]),
+            index=np.concatenate([image_index(ids, IMAGE, PRECEDING) for ids, _ in samples]),
         )
 
-    def _sample(self, text: str, pictures: int) -> np.ndarray:
+    def _sample(self, text: Text, pictures: int) -> tuple[np.ndarray, np.ndarray]:
+        """A text's ids, and for each the next one if it is to be learnt."""
         pieces = self.pieces
-        shown = [IMAGE, *pieces.encode("\n")] * pictures
-        ids = [pieces.bos_id(), *shown, *pieces.encode(text)]
-        return np.array([*ids[: LONGEST - 1], pieces.eos_id()])
+        asked = f"{text.asked}\n" if text.asked else ""
+        start = [pieces.bos_id(), *[IMAGE, *pieces.encode("\n")] * pictures]
+        ids = [*start, *pieces.encode(asked + text.told)][: LONGEST - 1]
+        ids.append(pieces.eos_id())
+        given = len(start) + len(pieces.encode(asked))
+        targets = np.array([IGNORE] * given + ids[given:])
+        return np.array(ids), np.append(targets[1:], IGNORE)
 
 
 def collate(rows: list[Row]) -> dict[str, Tensor]:
@@ -98,6 +113,7 @@ def collate(rows: list[Row]) -> dict[str, Tensor]:
         return torch.from_numpy(np.stack(wide))
 
     return {
+        **stacked([truth for row in rows for truth in row.truths]),
         "pixels": pixels_of([picture for row in rows for picture in row.pictures]),
         "owner": torch.tensor([i for i, _ in numbered]),
         "place": torch.tensor([j for _, j in numbered]),
@@ -108,8 +124,42 @@ def collate(rows: list[Row]) -> dict[str, Tensor]:
     }
 
 
-def untrained(folder: Path, seed: int) -> Flamingo:
-    """The model with CLIP and LLaMA from `folder`, frozen, and fresh parts between them."""
+class Alignment(nn.Module):
+    """The model, and the teacher of its resampler."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        super().__init__()
+        resampler = load_file(folder / "resampler.safetensors")
+        self.model = untrained(folder, resampler, seed)
+        self.teacher = Teacher(self.model.config.encoder.width)
+        self.teacher.load_state_dict(
+            {n.removeprefix(TEACHER): v for n, v in resampler.items() if n.startswith(TEACHER)}
+        )
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(trainable(name))
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
+        """A batch's loss, figures of it, and how many tokens were learnt."""
+        model, ids, targets = self.model, batch["ids"], batch["targets"]
+        with torch.no_grad():
+            patches = patch_tokens(model.vision_encoder, batch["pixels"])
+        seen = model.connector(patches)
+        # Rows of fewer pictures than others end in blank ones, which no token sees.
+        visual = seen.new_zeros(len(ids), int(batch["place"].max()) + 1, *seen.shape[1:])
+        visual = visual.index_put((batch["owner"], batch["place"]), seen)
+        hidden = model.hidden(
+            ids, visual=visual, index=batch["index"], positions=batch["positions"]
+        )
+        learnt = targets != IGNORE
+        logits = model.lang_encoder.lm_head(hidden[learnt]).float()
+        told = cross_entropy(logits, targets[learnt])
+        taught, figures = self.teacher(seen, batch)
+        right = {name: figures[name] for name in RIGHT if name in figures}
+        return told + TEACHING * taught, {"told": told.item(), **right}, int(learnt.sum())
+
+
+def untrained(folder: Path, resampler: dict[str, Tensor], seed: int) -> Flamingo:
+    """The model with CLIP and LLaMA from `folder`, this resampler, and fresh gated blocks."""
     clip = read_clip(str(folder / "clip.json"), str(folder / "clip.safetensors"))
     width = clip.config["vision_cfg"]["width"]
     config = ModelConfig(
@@ -134,6 +184,8 @@ def untrained(folder: Path, seed: int) -> Flamingo:
             words = llama[inner]
             added = words.mean(0) + words.std(0) * torch.randn(len(ADDED_TOKENS), words.shape[1])
             assign(model, name, torch.cat((words, added)))
+        elif name.startswith(PERCEIVER):
+            assign(model, name, resampler[name])
         elif inner in llama:
             assign(model, name, llama[inner])
         else:
@@ -145,8 +197,6 @@ def _fresh(name: str, parameter: nn.Parameter) -> Tensor:
     """torch's and OpenFlamingo's own initial values, but for the gates."""
     if name.endswith("_gate"):
         return torch.full(parameter.shape, GATE)
-    if name == "perceiver.latents":
-        return torch.randn(parameter.shape)
     if parameter.dim() == 2:
         return torch.empty(parameter.shape).uniform_(-1, 1) * parameter.shape[1] ** -0.5
     return torch.ones(parameter.shape) if name.endswith("weight") else torch.zeros(parameter.shape)
@@ -155,7 +205,7 @@ def _fresh(name: str, parameter: nn.Parameter) -> Tensor:
 def trainable(name: str) -> bool:
     """OpenFlamingo's choice: resampler, gated blocks, and the embedding, of which only the added
     rows learn here."""
-    return name.startswith("perceiver.") or ".gated_cross_attn_layer." in name or name == EMBEDDING
+    return name.startswith(PERCEIVER) or ".gated_cross_attn_layer." in name or name == EMBEDDING
 
 
 def write_flamingo(model: Flamingo, path: Path) -> None:
@@ -168,40 +218,26 @@ def write_flamingo(model: Flamingo, path: Path) -> None:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@stage("alignment", steps=640, batch=24, rate=2e-3, of="Pictures")
+@stage("alignment", steps=1100, batch=24, rate=2e-3, of="Pictures")
 def command(folder: Path, plan: Plan, seed: int) -> None:
     """Train resampler and gated blocks into FOLDER, going on where it was."""
     device = this_device()
-    model = untrained(folder, seed).to(device)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trainable(name))
+    alignment = Alignment(folder, seed).to(device)
     # The rows of words stay: a gradient of theirs would pull the frozen LLaMA's input away.
-    embedding = model.get_parameter(EMBEDDING)
+    embedding = alignment.model.get_parameter(EMBEDDING)
     words = torch.arange(embedding.shape[0], device=device)[:, None] < VOCABULARY
     embedding.register_hook(lambda gradient: gradient.masked_fill(words, 0.0))
     start = embedding.detach()[:VOCABULARY].clone()
 
     def loss_of(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
-        batch = {name: value.to(device) for name, value in batch.items()}
-        pixels, ids, targets = batch["pixels"], batch["ids"], batch["targets"]
         with torch.no_grad():
-            patches = patch_tokens(model.vision_encoder, pixels)
             embedding[:VOCABULARY] = start  # weight decay touches every row
-        seen = model.connector(patches)
-        # Rows of fewer pictures than others end in blank ones, which no token sees.
-        visual = seen.new_zeros(len(ids), int(batch["place"].max()) + 1, *seen.shape[1:])
-        visual = visual.index_put((batch["owner"], batch["place"]), seen)
-        hidden = model.hidden(
-            ids, visual=visual, index=batch["index"], positions=batch["positions"]
-        )
-        learnt = targets != IGNORE
-        logits = model.lang_encoder.lm_head(hidden[learnt]).float()
-        return cross_entropy(logits, targets[learnt]), {}, int(learnt.sum())
+        return alignment({name: value.to(device) for name, value in batch.items()})
 
     matrices = "perceiver.layers.", ".gated_cross_attn_layer."
     train(
         plan,
-        model,
+        alignment,
         Tellings(folder / "llama" / "tokenizer.model", seed),
         collate,
         loss_of,
@@ -209,7 +245,7 @@ def command(folder: Path, plan: Plan, seed: int) -> None:
     )
     with torch.no_grad():
         embedding[:VOCABULARY] = start
-    write_flamingo(model, folder / "flamingo.safetensors")
+    write_flamingo(alignment.model, folder / "flamingo.safetensors")
 
 
 main = entry_point(command)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from qlora.demo.looking import (
     absent_turn,
@@ -28,7 +29,15 @@ TWO = 0.15
 QUESTIONS = 6
 
 
-def telling(number: int, seed: int = 0) -> tuple[list[Scene], list[str]]:
+@dataclass(frozen=True)
+class Text:
+    """What is told, after what was asked for it, if anything was."""
+
+    told: str
+    asked: str = ""
+
+
+def telling(number: int, seed: int = 0) -> tuple[list[Scene], list[Text]]:
     """Pictures, and texts about them, none of which refers to another."""
     chance = random.Random(f"{seed}/telling/{number}")
     first = scene(2 * number, seed=seed)
@@ -39,19 +48,20 @@ def telling(number: int, seed: int = 0) -> tuple[list[Scene], list[str]]:
             f"The {order} picture. {caption_of(one, chance, detail=False)}"
             for order, one in zip(orders, both, strict=True)
         ]
-        return both, ["\n".join(told)]
-    return [first], [caption_of(first, chance), *_asked(Stage(chance, Rules("train")), first)]
+        return both, [Text("\n".join(told))]
+    asked = _asked(Stage(chance, Rules("train")), first)
+    return [first], [Text(caption_of(first, chance)), *asked]
 
 
-def _asked(stage: Stage, seen: Scene) -> list[str]:
+def _asked(stage: Stage, seen: Scene) -> list[Text]:
     """Questions with their answers, each a different one."""
-    found: dict[str, str] = {}
+    found: dict[str, Text] = {}
     for _ in range(4 * QUESTIONS):
         try:
             turn = stage.chance.choice(ASKED)(stage, seen)
         except Unfit:
             continue
-        found.setdefault(turn.question, f"{turn.question}\n{turn.answer}")
+        found.setdefault(turn.question, Text(turn.answer, turn.question))
         if len(found) == QUESTIONS:
             break
     return list(found.values())

@@ -26,7 +26,7 @@ from qlora.checkpoints.clip_visual import STEM, conv_stem
 from qlora.demo.draw import draw
 from qlora.demo.kinds import a, of_category
 from qlora.demo.looking import caption_of
-from qlora.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, Cells, cells
+from qlora.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, WAVES, Cells, cells, places
 from qlora.demo.training.language import Tokenized
 from qlora.demo.training.loop import Plan, stage, this_device, train
 from qlora.demo.training.scenes import scene
@@ -34,8 +34,10 @@ from qlora.demo.training.sizes import CLIP, SIDE
 from qlora.files import replacing
 
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-# Of the loss: contrast of pictures and captions, and what each cell shows.
-CONTRAST, SHOW, COLOUR, LETTER, BOX = 0.3, 1.0, 0.4, 1.5, 2.0
+# Of the loss: contrast of pictures and captions, what each cell shows, and where it is.
+CONTRAST, SHOW, COLOUR, LETTER, BOX, PLACE = 0.3, 1.0, 0.4, 1.5, 2.0, 2.0
+# Outputs about each of these but the first.
+HEADS = len(SHOWN), len(COLOURS), len(LETTERS), 4, 4 * len(WAVES)
 # What a cell of background counts, beside one of a thing.
 GROUND = 0.2
 
@@ -51,7 +53,7 @@ class Teaching(nn.Module):
         self.clip.visual.conv1 = conv_stem(vision[STEM], width, normed=True)
         self.clip.visual.conv1.to(memory_format=torch.channels_last)
         self.norm = nn.LayerNorm(width)
-        self.heads = nn.Linear(width, len(SHOWN) + len(COLOURS) + len(LETTERS) + 4)
+        self.heads = nn.Linear(width, sum(HEADS))
 
     def forward(self, pixels: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of pictures and texts `[n, D]`, and what the heads say `[n, cells, ...]`."""
@@ -107,13 +109,14 @@ class Loss:
     def __init__(self, model: Teaching, device: torch.device) -> None:
         self.model, self.device = model, device
         self.contrast = open_clip.ClipLoss()
+        self.places = torch.from_numpy(places(grid())).to(device)
 
     def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
         batch = {name: value.to(self.device) for name, value in batch.items()}
         images, texts, said = self.model(batch["pixels"], batch["texts"])
         scale = self.model.clip.logit_scale.exp().clamp(max=100)
         contrast = self.contrast(images, texts.float(), scale)
-        shown, colour, letter, box = parts(said.float())
+        shown, colour, letter, box, place = parts(said.float())
         things = batch["colour"] != NONE
         weight = torch.where(things, 1.0, GROUND)
         each = cross_entropy(shown.flatten(0, 1), batch["shown"].flatten(), reduction="none")
@@ -121,16 +124,19 @@ class Loss:
         hue = cross_entropy(colour[things], batch["colour"][things])
         read = cross_entropy(letter.flatten(0, 1), batch["letter"].flatten())
         near = (box - batch["box"]).abs()[things].mean()
-        loss = CONTRAST * contrast + SHOW * show + COLOUR * hue + LETTER * read + BOX * near
+        where = (place - self.places).square().mean()
+        loss = CONTRAST * contrast + SHOW * show + COLOUR * hue + LETTER * read
+        loss = loss + BOX * near + PLACE * where
         right = (shown.argmax(-1) == batch["shown"])[things].float().mean()
-        values = {"contrast": contrast, "shown": show, "colour": hue, "letter": read, "box": near}
+        values = {"contrast": contrast, "shown": show, "colour": hue, "letter": read}
+        values |= {"box": near, "place": where}
         logged = {name: value.item() for name, value in values.items()}
         return loss, {**logged, "right": right.item()}, said.shape[0] * said.shape[1]
 
 
 def parts(said: Tensor) -> tuple[Tensor, ...]:
     """The heads' output, by what it is about."""
-    return said.split((len(SHOWN), len(COLOURS), len(LETTERS), 4), dim=-1)
+    return said.split(HEADS, dim=-1)
 
 
 def _open_clip_config() -> dict[str, Any]:
@@ -178,7 +184,7 @@ def scores(model: Teaching, pictures: Pictures, count: int = 1024) -> dict[str, 
     classes = model.clip.encode_text(names, normalize=True)
     for batch in _chunks(pictures, count):
         images, texts, said = model(batch["pixels"], batch["texts"])
-        shown, _, letter, _ = parts(said)
+        shown, _, letter, *_ = parts(said)
         things, words = batch["colour"] != NONE, batch["letter"] != NONE
         right["cells"] += (shown.argmax(-1) == batch["shown"])[things].float().tolist()
         right["letters"] += (letter.argmax(-1) == batch["letter"])[words].float().tolist()

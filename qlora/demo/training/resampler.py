@@ -1,0 +1,188 @@
+"""The demo's resampler, taught what is where before any text is told of it.
+
+Contract: `python -m qlora.demo.training.resampler FOLDER` needs CLIP in FOLDER and leaves
+`resampler.safetensors` there, under OpenFlamingo's names, with the teacher beside it. Latent i
+learns to tell cell i of a grid: what is there, where it ends, how many there are of it, and a
+word's letters. Through captions alone the same takes many times as many pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from lite.commands.common import entry_point, say
+from qlora.checkpoints import read_clip
+from qlora.demo.draw import draw
+from qlora.demo.training.cells import (
+    COLOURS,
+    LETTERS,
+    LONGEST_WORD,
+    NONE,
+    SHOWN,
+    Cells,
+    cells,
+)
+from qlora.demo.training.loop import Plan, stage, this_device, train
+from qlora.demo.training.scenes import scene
+from qlora.demo.training.sizes import DEPTH, HEADS, LATENTS, SIDE
+from qlora.demo.training.tower import pixels_of
+from qlora.files import replacing
+from qlora.model.clip import patch_tokens, vision_tower
+from qlora.model.config import DIM_HEAD, Encoder
+from qlora.model.flamingo import assign
+from qlora.model.perceiver import PerceiverResampler
+
+PERCEIVER, TEACHER = "perceiver.", "teacher."
+GRID = math.isqrt(LATENTS)
+# Classes of a count; no scene has so many things.
+COUNTS = 9
+SPELLINGS = len(LETTERS) + 1
+HEADS_WIDTHS = (len(SHOWN), len(COLOURS), COUNTS, LONGEST_WORD * SPELLINGS, 1, 4)
+# Of the loss: what a cell shows, its colour, how many are alike, spelling, middles, edges.
+SHOW, COLOUR, ALIKE, SPELL, MIDDLE, BOX = 1.0, 0.4, 0.5, 1.0, 1.0, 2.0
+# What a cell of background counts, beside one of a thing.
+GROUND = 0.2
+
+Truth = dict[str, Tensor]
+
+
+class Teacher(nn.Module):
+    """Heads that say what each latent shows, and how far that is from the truth."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = nn.Linear(width, sum(HEADS_WIDTHS))
+
+    def forward(self, latents: Tensor, truth: Truth) -> tuple[Tensor, dict[str, float]]:
+        """
+        Args:
+            latents: `[n, LATENTS, D]`.
+            truth: the fields of `Cells`, each with a first axis of n pictures.
+
+        Returns:
+            The loss, and figures to log: each part of it, and which part of the cells of things and
+            of the letters of words are told right.
+        """
+        said = self.heads(latents).float().split(HEADS_WIDTHS, dim=-1)
+        shown, colour, alike, spelled, centre, box = said
+        spelled = spelled.unflatten(-1, (LONGEST_WORD, SPELLINGS))
+        things, words = truth["colour"] != NONE, truth["spelled"] != NONE
+        weight = torch.where(things, 1.0, GROUND)
+        each = cross_entropy(shown.flatten(0, 1), truth["shown"].flatten(), reduction="none")
+        losses = {
+            "shown": SHOW * (each.view_as(weight) * weight).sum() / weight.sum(),
+            "colour": COLOUR * cross_entropy(colour[things], truth["colour"][things]),
+            "alike": ALIKE * cross_entropy(alike[things], truth["alike"][things]),
+            # A batch may have no word; cross entropy would be no number.
+            "spelled": SPELL
+            * cross_entropy(spelled[words], truth["spelled"][words], reduction="sum")
+            / max(1, int(words.sum())),
+            "centre": MIDDLE
+            * binary_cross_entropy_with_logits(centre[..., 0], truth["centre"].float()),
+            "box": BOX * (box - truth["box"]).abs()[things].mean(),
+        }
+        named = (shown.argmax(-1) == truth["shown"])[things].float()
+        counted = (alike.argmax(-1) == truth["alike"])[things].float()
+        read = (spelled.argmax(-1) == truth["spelled"])[words].float()
+        right = {"named": named, "counted": counted, "read": read}
+        figures = {name: value.item() for name, value in losses.items()}
+        figures |= {name: value.mean().item() for name, value in right.items() if len(value)}
+        return torch.stack([*losses.values()]).sum(), figures
+
+
+class Seeing(nn.Module):
+    """The tower, which stays as it is, the resampler, and its teacher."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        clip = read_clip(str(folder / "clip.json"), str(folder / "clip.safetensors"))
+        width = clip.config["vision_cfg"]["width"]
+        self.tower = vision_tower(Encoder(clip.config))
+        for name, _ in [*self.tower.named_parameters()]:
+            assign(self.tower, name, clip.tensors[name].float())
+        self.perceiver = PerceiverResampler(width, DEPTH, DIM_HEAD, HEADS, LATENTS)
+        self.teacher = Teacher(width)
+
+    def forward(self, pixels: Tensor, truth: Truth) -> tuple[Tensor, dict[str, float]]:
+        with torch.no_grad():
+            patches = patch_tokens(self.tower, pixels)
+        return self.teacher(self.perceiver(patches), truth)
+
+
+class Pictures(torch.utils.data.Dataset[tuple[np.ndarray, Cells]]):
+    """Picture number i, and the truth of its cells."""
+
+    def __init__(self, split: str = "train", seed: int = 0) -> None:
+        self.split, self.seed = split, seed
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, Cells]:
+        found = scene(number, self.split, self.seed)
+        return np.asarray(draw(found, SIDE)), cells(found, SIDE, GRID)
+
+
+def collate(examples: list[tuple[np.ndarray, Cells]]) -> dict[str, Tensor]:
+    pictures, truths = zip(*examples, strict=True)
+    return {"pixels": pixels_of(list(pictures)), **stacked(truths)}
+
+
+def stacked(truths: tuple[Cells, ...] | list[Cells]) -> Truth:
+    """The truth of several pictures, field by field."""
+    fields = vars(truths[0])
+    return {name: torch.from_numpy(np.stack([getattr(t, name) for t in truths])) for name in fields}
+
+
+@torch.no_grad()
+def scores(
+    model: Seeing, pictures: Pictures, count: int = 1024, size: int = 128
+) -> dict[str, float]:
+    """Which part of cells, counts and letters is told right."""
+    found: dict[str, list[float]] = {"named": [], "counted": [], "read": []}
+    for start in range(0, count, size):
+        batch = collate([pictures[i] for i in range(start, start + size)])
+        _, figures = model(batch.pop("pixels"), batch)
+        for name, values in found.items():
+            values.append(figures[name])
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@stage("resampler", steps=700, batch=64, rate=2e-3, of="Pictures")
+def command(folder: Path, plan: Plan, seed: int) -> None:
+    """Train the resampler into FOLDER, going on where it was."""
+    torch.manual_seed(seed)
+    device = this_device()
+    model = Seeing(folder).to(device)
+
+    def loss_of(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
+        truth = {name: value.to(device) for name, value in batch.items()}
+        loss, figures = model(truth.pop("pixels"), truth)
+        return loss, figures, len(truth["shown"]) * LATENTS
+
+    pictures = Pictures(seed=seed)
+    train(
+        plan, model, pictures, collate, loss_of, lambda name: name.startswith("perceiver.layers.")
+    )
+    model.cpu()
+    parts = model.state_dict().items()
+    kept = {n: v.contiguous() for n, v in parts if n.startswith((PERCEIVER, TEACHER))}
+    with replacing(folder / "resampler.safetensors") as path:
+        save_file(kept, path)
+    found = scores(model, Pictures("validation", seed))
+    with replacing(folder / "resampler-scores.json") as path:
+        path.write_text(json.dumps(found, indent=1))
+    say("  ".join(f"{name} {value:.1%}" for name, value in found.items()))
+
+
+main = entry_point(command)
+
+if __name__ == "__main__":
+    main()
