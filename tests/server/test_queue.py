@@ -15,6 +15,7 @@ import psutil
 import pytest
 from anyio import CancelScope
 
+from lite import demo
 from lite.decoder import PREFILL_CHUNK, Decoder
 from lite.server.client import Client
 from tests.lite.conftest import CAT, DOG
@@ -181,8 +182,8 @@ def test_eight_clients_get_a_hundred_complete_answers(serve: Any, bundles: Any) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_thirty_two_clients_leave_nothing_behind(bundles: Any) -> None:
-    with command("-m", bundles("lora", "int8"), "--parallel", "4", "--queue", "16") as running:
+def test_thirty_two_clients_leave_nothing_behind() -> None:
+    with command("-m", demo.FOLDER, "--parallel", "4", "--queue", "16") as running:
         server = Served(running.url, None, None)
         memory = psutil.Process(running.process.pid).memory_info
         crowd(server, clients=32, requests=2000)  # until every buffer has been used

@@ -14,7 +14,7 @@ from qlora.model import read_weights
 from qlora.tiny import TinySizes, write_checkpoints
 from tests.server.conftest import serving
 from tests.server.web.page import ChatPage
-from tests.server.web.scenes import draw_beach, draw_hills
+from tests.server.web.scenes import draw_hills
 
 CONTEXT = 1 << 14  # an answer that fills it takes seconds, so that it can be stopped
 SIZES = TinySizes(context=CONTEXT, layers=4, interval=2, vocabulary=943)
@@ -46,14 +46,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A picture that is pleasant to look at, larger than its thumbnail."""
     path = tmp_path_factory.mktemp("pictures") / "hills.png"
     draw_hills(path)
-    return path
-
-
-@pytest.fixture(scope="package")
-def beach(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another one."""
-    path = tmp_path_factory.mktemp("pictures") / "beach.png"
-    draw_beach(path)
     return path
 
 

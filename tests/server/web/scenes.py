@@ -1,4 +1,4 @@
-"""Pictures that are pleasant to look at, for the browser to show."""
+"""A picture that is pleasant to look at, for the browser to show."""
 
 from pathlib import Path
 
@@ -25,23 +25,4 @@ def draw_hills(path: Path) -> None:
     for x, y in ((220, 400), (290, 430), (760, 430), (840, 470)):
         draw.rectangle([x - 6, y, x + 6, y + 45], fill="#6b4f3a")
         draw.ellipse([x - 38, y - 72, x + 38, y + 14], fill="#3f7d4f")
-    image.save(path)
-
-
-def draw_beach(path: Path) -> None:
-    """A boat on the sea before sunset: 800 x 600."""
-    image = Image.new("RGB", (800, 600))
-    draw = ImageDraw.Draw(image)
-    for y in range(330):
-        t = y / 330
-        draw.line([(0, y), (800, y)], fill=(250, int(170 + 55 * t), int(120 + 70 * t)))
-    draw.ellipse([360, 230, 500, 370], fill="#fff1c4")
-    for y in range(330, 600):
-        t = (y - 330) / 270
-        draw.line([(0, y), (800, y)], fill=(int(90 - 30 * t), int(150 - 20 * t), 175))
-    draw.ellipse([-300, 450, 1100, 1000], fill="#ecd3a4")
-    draw.polygon([(150, 385), (310, 385), (280, 420), (180, 420)], fill="#7c4a3a")
-    draw.polygon([(235, 380), (235, 250), (320, 375)], fill="#fbf6ea")
-    draw.polygon([(228, 380), (228, 275), (165, 375)], fill="#e9dfca")
-    draw.line([(232, 385), (232, 240)], fill="#5a3a2e", width=5)
     image.save(path)

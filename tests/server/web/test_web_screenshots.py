@@ -1,16 +1,18 @@
-"""What the page looks like; with MMGPT_LITE_SCREENSHOTS set to a folder, kept there."""
+"""What the page looks like with the demo model; with MMGPT_LITE_SCREENSHOTS set, kept there."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lite import demo
+from tests.server.conftest import serving
 from tests.server.web.page import ChatPage
 
-MAX_BYTES = 200_000
-TOKENS = 12
+EXAMPLES = Path(__file__).parents[3] / "examples"
+MAX_BYTES = 400_000
 LOOKS: dict[str, dict[str, Any]] = {
     "desktop-light": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
     "desktop-dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
@@ -25,20 +27,26 @@ def album(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def demo_address() -> Iterator[str]:
+    with serving(demo.FOLDER) as served:
+        yield served.url + "/"
+
+
 @pytest.mark.parametrize("look", LOOKS)
 def test_the_page_is_drawn(
-    open_page: Callable[..., ChatPage], album: Path, scene: Path, beach: Path, look: str
+    open_page: Callable[..., ChatPage], demo_address: str, album: Path, look: str
 ) -> None:
-    page = open_page(settings={"max_tokens": TOKENS}, **LOOKS[look])
+    page = open_page(demo_address, **LOOKS[look])
     if look == "desktop-light":
-        for question in ("Which of the two is older?", "Read the sign to me"):
-            page.ask(question, beach)
+        for question, name in (("What is in the picture?", "park"), ("How many cats?", "sign")):
+            page.ask(question, EXAMPLES / f"{name}.png")
             page.button("New conversation").click()
-    page.ask("What is in the picture?", scene)
+    page.ask("What is in the picture?", EXAMPLES / "tiger.png")
     if look == "desktop-dark":
-        page.ask("Which of them was taken at the sea?", scene, beach)
+        page.ask("What does the sign say?", EXAMPLES / "sign.png")
     else:
-        page.ask("And what is behind the house?")
+        page.ask("What does the animal in the picture say?")
     page.tab.mouse.move(0, 0)
     page.tab.screenshot(path=album / f"{look}.png")
     assert (album / f"{look}.png").stat().st_size < MAX_BYTES
