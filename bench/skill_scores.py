@@ -228,14 +228,14 @@ def percent(part: float) -> float:
     return round(100 * part, 1)
 
 
-def wilson(mean: float, n: int) -> tuple[float, float]:
-    """An interval of 95 % for a mean of `n` values from 0 to 1 (Wilson 1927, JASA 22).
+def wilson(mean: float, n: int, z: float = Z) -> tuple[float, float]:
+    """An interval for a mean of `n` values from 0 to 1 (Wilson 1927, JASA 22), of 95 % by default.
 
     It is meant for yes and no, which vary most, and so holds for parts as well; turns of one
     dialogue are not independent, therefore n counts dialogues.
     """
-    middle = (mean + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * math.sqrt(mean * (1 - mean) / n + Z * Z / (4 * n * n))
+    middle = (mean + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 

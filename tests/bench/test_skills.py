@@ -162,11 +162,12 @@ def test_intervals_are_those_of_wilson() -> None:
 
 
 def test_a_bundle_is_asked_as_a_chat_with_pictures_of_its_side(bundles: Any) -> None:
-    model = lite.load(bundles("preceding", "int8"))
+    # In fp32: another split of the same tokens into runs may tip a rounding of int8's activations.
+    model = lite.load(bundles("preceding"))
     examples = [one for one in sample(6, skills=["pairs"]) if len(one.turns) == 3]
     marks = score_bundle(model, [*sample(2, skills=["dialogue"]), examples[0]])[-3:]
     side = model.bundle.manifest.preprocessing.size
-    chat = lite.load(bundles("preceding", "int8")).chat()
+    chat = lite.load(bundles("preceding")).chat()
     for turn, mark in zip(examples[0].turns, marks, strict=True):
         pictures = [draw(scene, side) for scene in turn.scenes]
         pieces = chat.ask(turn.question, pictures, max_tokens=160)
@@ -213,8 +214,9 @@ def test_the_shipped_demo_scores_what_its_card_says() -> None:
     # that of all (four standard deviations of a mean of 80 answers that are right 9 times in 10).
     assert abs(summary(marks)["mean"] - recorded["mean"]) < 12
     for skill, found in summary(marks)["skills"].items():
-        low, high = found["interval"]
-        assert low - 5 <= recorded["skills"][skill]["score"] <= high + 5, skill
+        # Ten skills are looked at: an interval that one in a thousand leaves.
+        low, high = (100 * end for end in wilson(found["score"] / 100, EACH, z=3.3))
+        assert low - 1 <= recorded["skills"][skill]["score"] <= high + 1, skill
 
 
 def test_the_card_has_a_table_that_is_filled_from_results() -> None:
