@@ -6,6 +6,7 @@ goes on equals one that was not. Matrices inside of blocks are trained by Muon, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
+from lite.commands.common import say
+from qlora.files import replacing
 from qlora.training.checkpoints import Checkpoints, step_of
 from qlora.training.log import RunLog
 from qlora.training.optimizer import optimizer_tensors, restore_optimizer, set_learning_rate
@@ -137,6 +140,13 @@ def stage(
         return command
 
     return decorate
+
+
+def tell(scores: Values, path: Path) -> None:
+    """Say how well a stage does, in parts of 1, and keep it as JSON."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+    say("  ".join(f"{name} {value:.1%}" for name, value in scores.items()))
 
 
 def this_device() -> torch.device:

@@ -8,7 +8,6 @@ word's letters. Through captions alone the same takes many times as many picture
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from lite.commands.common import entry_point, say
+from lite.commands.common import entry_point
 from qlora.checkpoints import read_clip
 from qlora.demo.draw import draw
 from qlora.demo.training.cells import (
@@ -31,7 +30,7 @@ from qlora.demo.training.cells import (
     Cells,
     cells,
 )
-from qlora.demo.training.loop import Plan, stage, this_device, train
+from qlora.demo.training.loop import Plan, stage, tell, this_device, train
 from qlora.demo.training.scenes import scene
 from qlora.demo.training.sizes import DEPTH, HEADS, LATENTS, SIDE
 from qlora.demo.training.tower import pixels_of
@@ -176,10 +175,7 @@ def command(folder: Path, plan: Plan, seed: int) -> None:
     kept = {n: v.contiguous() for n, v in parts if n.startswith((PERCEIVER, TEACHER))}
     with replacing(folder / "resampler.safetensors") as path:
         save_file(kept, path)
-    found = scores(model, Pictures("validation", seed))
-    with replacing(folder / "resampler-scores.json") as path:
-        path.write_text(json.dumps(found, indent=1))
-    say("  ".join(f"{name} {value:.1%}" for name, value in found.items()))
+    tell(scores(model, Pictures("validation", seed)), folder / "resampler-scores.json")
 
 
 main = entry_point(command)

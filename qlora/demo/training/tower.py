@@ -21,14 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from lite.commands.common import entry_point, say
+from lite.commands.common import entry_point
 from qlora.checkpoints.clip_visual import STEM, conv_stem
 from qlora.demo.draw import draw
 from qlora.demo.kinds import a, of_category
 from qlora.demo.looking import caption_of
 from qlora.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, WAVES, Cells, cells, places
 from qlora.demo.training.language import Tokenized
-from qlora.demo.training.loop import Plan, stage, this_device, train
+from qlora.demo.training.loop import Plan, stage, tell, this_device, train
 from qlora.demo.training.scenes import scene
 from qlora.demo.training.sizes import CLIP, SIDE
 from qlora.files import replacing
@@ -221,10 +221,7 @@ def command(folder: Path, plan: Plan, seed: int) -> None:
     train(plan, model, pictures, collate, Loss(model, device), lambda name: ".resblocks." in name)
     model.cpu()
     write_clip(model, folder)
-    found = scores(model, Pictures(tokenizer, "validation", seed))
-    with replacing(folder / "clip-scores.json") as path:
-        path.write_text(json.dumps(found, indent=1))
-    say("  ".join(f"{name} {value:.1%}" for name, value in found.items()))
+    tell(scores(model, Pictures(tokenizer, "validation", seed)), folder / "clip-scores.json")
 
 
 main = entry_point(command)
