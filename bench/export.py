@@ -34,7 +34,7 @@ from lite.userdirs import cache_dir
 from qlora.bpe import train_bpe
 from qlora.files import replacing
 from qlora.model.config import Encoder, Gated
-from qlora.model.weights import FlamingoWeights
+from qlora.model.weights import FlamingoWeights, llama_name
 from qlora.tiny import CORPUS
 
 # Bytes of a shard, about what transformers writes by default.
@@ -114,13 +114,12 @@ def write_checkpoints(weights: FlamingoWeights, folder: Path) -> None:
 def _part(weights: FlamingoWeights, wanted: str) -> Iterator[tuple[str, Tensor]]:
     """Tensors of one file, under the names they have there."""
     for name in weights.base:
-        inner = name.removeprefix("lang_encoder.").replace(".decoder_layer.", ".")
         if name.startswith("vision_encoder."):
             part, there = "clip", name.replace("vision_encoder.", "visual.", 1)
         elif name.startswith("perceiver.") or ".gated_cross_attn_layer." in name:
             part, there = "flamingo", name
         else:
-            part, there = "llama", inner
+            part, there = "llama", llama_name(name)
         if there == "model.embed_tokens.weight" and wanted != "clip":
             # OpenFlamingo's has rows for its tokens.
             rows = weights.config.llama.vocab_size
@@ -132,20 +131,19 @@ def _part(weights: FlamingoWeights, wanted: str) -> Iterator[tuple[str, Tensor]]
 
 def _write_shards(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> None:
     """As transformers does: numbered files, and an index of what is where."""
-    shards: list[dict[str, Tensor]] = [{}]
+    shard: dict[str, Tensor] = {}
     where: dict[str, str] = {}
 
     def flush() -> None:
-        name = f"model-{len(shards):05}.safetensors"
-        save_file(shards[-1], folder / name, {"format": "pt"})
-        where.update(dict.fromkeys(shards[-1], name))
-        shards[-1].clear()
+        file = f"model-{len({*where.values()}) + 1:05}.safetensors"
+        save_file(shard, folder / file, {"format": "pt"})
+        where.update(dict.fromkeys(shard, file))
+        shard.clear()
 
     for name, tensor in tensors:
-        if sum(one.nbytes for one in shards[-1].values()) + tensor.nbytes > SHARD:
+        if sum(one.nbytes for one in shard.values()) + tensor.nbytes > SHARD:
             flush()
-            shards.append({})
-        shards[-1][name] = tensor.to(torch.float16)
+        shard[name] = tensor.to(torch.float16)
     flush()
     index = {"metadata": {}, "weight_map": where}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")

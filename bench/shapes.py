@@ -90,22 +90,23 @@ _LLAVA_7B = replace(
     preprocessing=Preprocessing(336, fit=PAD),
     template=LLAVA_V1.name,
 )
+_IDEFICS_BLOCKS = GatedLlama(
+    layers=tuple(range(0, 32, 4)),
+    heads=32,
+    kv_heads=32,
+    dim_head=128,
+    inner=11008,
+    head_norms=True,
+    gates=1,
+    epsilon=1e-6,
+    blind=True,
+)
 _IDEFICS_9B = replace(
     _MMGPT_9B,
     family="idefics",
     encoder=Encoder(_clip(1280, 32, 224, head_width=80) | {"quick_gelu": False}, keep_class=True),
     connector=Perceiver(1280, 64, 6, 16, dim_head=96, head_norms=True, activation="relu"),
-    injection=GatedLlama(
-        layers=tuple(range(0, 32, 4)),
-        heads=32,
-        kv_heads=32,
-        dim_head=128,
-        inner=11008,
-        head_norms=True,
-        gates=1,
-        epsilon=1e-6,
-        blind=True,
-    ),
+    injection=_IDEFICS_BLOCKS,
     preprocessing=Preprocessing(224, fit=SQUASH),
     template=IDEFICS.name,
 )
@@ -117,22 +118,17 @@ _MLLAMA_11B = replace(
     llama=_llama(4096, 32, 32, 14336, num_key_value_heads=8, vocab_size=128256, rms_norm_eps=1e-5),
     encoder=_TILED,
     connector=Projector(dim_media=_TILED.width, width=4096, depth=1, latents=_TILED.tokens),
-    injection=GatedLlama(
+    injection=replace(
+        _IDEFICS_BLOCKS,
         # Layers 3, 8, 13 and so on of 40, counted without each other.
         layers=tuple(range(3, 32, 4)),
-        heads=32,
         kv_heads=8,
-        dim_head=128,
         inner=14336,
-        head_norms=True,
-        gates=1,
         epsilon=1e-5,
         blind=False,
     ),
     attend=NEIGHBOURS,
-    preprocessing=Preprocessing(
-        _TILED.vision.image_size, fit=TILES, tiles=_TILED.vision.max_num_tiles
-    ),
+    preprocessing=Preprocessing(_TILE, fit=TILES, tiles=_MOST),
     embedding_rows=128256 + 8,
     template=LLAMA_3.name,
 )

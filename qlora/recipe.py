@@ -187,11 +187,6 @@ class TrainingSettings(Section):
             raise ValueError("text_batch is at most batch")
         return self
 
-    @property
-    def text_samples(self) -> int:
-        """Samples without images in a row, beside `batch` of those with."""
-        return self.text_batch or self.batch
-
 
 class EvaluationSettings(Section):
     """Looks at the model during the run.

@@ -121,6 +121,11 @@ class FlamingoWeights:
         return sum(math.prod(self.tensors.shape(name)) for name in self.tensors)
 
 
+def llama_name(name: str) -> str:
+    """What a parameter of the language model is called in a LLaMA folder; others as they are."""
+    return name.removeprefix("lang_encoder.").replace(".decoder_layer.", ".")
+
+
 def read_weights(
     llama: Path,
     clip_config: str,

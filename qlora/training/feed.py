@@ -8,7 +8,7 @@ trained on comes back as counts, and what must stop the run as a sentence, never
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from lite.tokenizer import Tokenizer
 from qlora.data.conversation import BadRecord, Conversation, ImageRef
 from qlora.data.encode import IGNORE, Sample, encode, prompt_ids
 from qlora.data.rows import Row, pack
+from qlora.recipe import TrainingSettings
 from qlora.training.visual_tokens import Shown, VisualCache, prepare
 
 
@@ -117,23 +118,28 @@ IMAGES, TEXT = "images", "text"
 _TRIES = 80
 
 
+def batches(settings: TrainingSettings, kinds: Iterable[str]) -> dict[str, int]:
+    """Samples of each kind in one row, where these kinds are trained."""
+    found = dict.fromkeys(kinds, settings.batch)
+    if len(found) > 1:
+        found[TEXT] = settings.text_batch or settings.batch
+    return found
+
+
 class Feed(Dataset[Micro]):
     """All accumulation steps of a run, by number."""
 
     def __init__(
-        self, streams: dict[str, Stream], encoder: Encoder, batch: int, text_batch: int
+        self, streams: dict[str, Stream], encoder: Encoder, settings: TrainingSettings
     ) -> None:
         """
         Args:
             streams: by kind, `IMAGES` and `TEXT`; at least one of them.
             encoder: how samples are made.
-            batch: samples of a kind.
-            text_batch: samples without images, where there are others.
+            settings: of which the batches are taken.
         """
         self.streams, self.encoder = streams, encoder
-        self.batches = dict.fromkeys(streams, batch)
-        if len(streams) > 1:
-            self.batches[TEXT] = text_batch
+        self.batches = batches(settings, streams)
 
     def __getitem__(self, number: int) -> Micro:
         micro = Micro()

@@ -15,7 +15,7 @@ from qlora.plan import MMGPT_9B, Device, Plan, Settings, Shapes, Work, make_plan
 from qlora.published import MMGPT_9B as MMGPT_9B_FILES
 from qlora.published import TINY
 from qlora.recipe import Recipe
-from qlora.training.feed import IMAGES, TEXT, Stream
+from qlora.training.feed import IMAGES, TEXT, Stream, batches
 from qlora.training.run import (
     Data,
     Progress,
@@ -66,18 +66,15 @@ def _work(recipe: Recipe, progress: Progress) -> Work | None:
     if recipe.data.name != TINY and not all(path.exists() for path in needed):
         return None
     data = open_data(recipe.lenient(), progress)
-    training = recipe.training
-    rows = total_steps(recipe, data) * training.accumulate
-    samples = rows * training.batch
+    rows = total_steps(recipe, data) * recipe.training.accumulate
+    samples = {kind: rows * n for kind, n in batches(recipe.training, data.streams).items()}
     with_images = data.streams.get(IMAGES)
     return Work(
-        image_samples=samples if with_images else 0,
-        text_samples=rows * (training.text_samples if with_images else training.batch)
-        if TEXT in data.streams
-        else 0,
+        image_samples=samples.get(IMAGES, 0),
+        text_samples=samples.get(TEXT, 0),
         image_tokens=_mean_tokens(recipe, data, IMAGES),
         text_tokens=_mean_tokens(recipe, data, TEXT),
-        images=min(samples, with_images.epoch_length) if with_images else 0,
+        images=min(samples[IMAGES], with_images.epoch_length) if with_images else 0,
     )
 
 

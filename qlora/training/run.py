@@ -279,7 +279,7 @@ def make_trainer(
     keep = Path(recipe.output) / "visual-tokens" if settings.cache_visual_tokens else None
     eye = Eye(model, compute, keep)
     encoder.cache = eye.cache
-    feed = Feed(dict(data.streams), encoder, settings.batch, settings.text_samples)
+    feed = Feed(dict(data.streams), encoder, settings)
     look = recipe.evaluation
     evaluator = Evaluator(dict(data.held_out), encoder, eye, look.answers, look.answer_tokens)
     left_out = evaluator.check()

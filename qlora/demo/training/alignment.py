@@ -27,16 +27,16 @@ from qlora.demo.draw import draw
 from qlora.demo.training.cells import Cells, cells
 from qlora.demo.training.language import Tokenized, llama_config
 from qlora.demo.training.loop import Plan, stage, this_device, train
-from qlora.demo.training.resampler import GRID, PERCEIVER, TEACHER, Teacher, stacked
+from qlora.demo.training.resampler import GRID, PERCEIVER, TEACHER, Teacher
 from qlora.demo.training.sizes import DEPTH, HEADS, INTERVAL, LATENTS, LLAMA, SIDE, VOCABULARY
 from qlora.demo.training.telling import Text, telling
-from qlora.demo.training.tower import pixels_of
+from qlora.demo.training.tower import pixels_of, stacked
 from qlora.files import replacing
 from qlora.model import Flamingo
 from qlora.model.clip import patch_tokens
 from qlora.model.config import Encoder, Gated, ModelConfig, Perceiver
 from qlora.model.flamingo import assign
-from qlora.model.weights import ADDED_TOKENS
+from qlora.model.weights import ADDED_TOKENS, llama_name
 
 IMAGE = VOCABULARY + ADDED_TOKENS.index("<image>")
 EMBEDDING = "lang_encoder.model.embed_tokens.weight"
@@ -177,7 +177,7 @@ def untrained(folder: Path, resampler: dict[str, Tensor], seed: int) -> Flamingo
     torch.manual_seed(seed)
     llama = load_file(folder / "llama" / "model.safetensors")
     for name, parameter in list(model.named_parameters()):
-        inner = name.removeprefix("lang_encoder.").replace(".decoder_layer.", ".")
+        inner = llama_name(name)
         if name.startswith("vision_encoder."):
             assign(model, name, clip.tensors[name.removeprefix("vision_encoder.")].float())
         elif name == EMBEDDING:

@@ -33,7 +33,7 @@ from qlora.demo.training.cells import (
 from qlora.demo.training.loop import Plan, stage, tell, this_device, train
 from qlora.demo.training.scenes import scene
 from qlora.demo.training.sizes import DEPTH, HEADS, LATENTS, SIDE
-from qlora.demo.training.tower import pixels_of
+from qlora.demo.training.tower import pixels_of, shown_loss, stacked
 from qlora.files import replacing
 from qlora.model.clip import patch_tokens, vision_tower
 from qlora.model.config import DIM_HEAD, Encoder
@@ -48,8 +48,6 @@ SPELLINGS = len(LETTERS) + 1
 HEADS_WIDTHS = (len(SHOWN), len(COLOURS), COUNTS, LONGEST_WORD * SPELLINGS, 1, 4)
 # Of the loss: what a cell shows, its colour, how many are alike, spelling, middles, edges.
 SHOW, COLOUR, ALIKE, SPELL, MIDDLE, BOX = 1.0, 0.4, 0.5, 1.0, 1.0, 2.0
-# What a cell of background counts, beside one of a thing.
-GROUND = 0.2
 
 Truth = dict[str, Tensor]
 
@@ -75,10 +73,8 @@ class Teacher(nn.Module):
         shown, colour, alike, spelled, centre, box = said
         spelled = spelled.unflatten(-1, (LONGEST_WORD, SPELLINGS))
         things, words = truth["colour"] != NONE, truth["spelled"] != NONE
-        weight = torch.where(things, 1.0, GROUND)
-        each = cross_entropy(shown.flatten(0, 1), truth["shown"].flatten(), reduction="none")
         losses = {
-            "shown": SHOW * (each.view_as(weight) * weight).sum() / weight.sum(),
+            "shown": SHOW * shown_loss(shown, truth),
             "colour": COLOUR * cross_entropy(colour[things], truth["colour"][things]),
             "alike": ALIKE * cross_entropy(alike[things], truth["alike"][things]),
             # A batch may have no word; cross entropy would be no number.
@@ -131,12 +127,6 @@ class Pictures(torch.utils.data.Dataset[tuple[np.ndarray, Cells]]):
 def collate(examples: list[tuple[np.ndarray, Cells]]) -> dict[str, Tensor]:
     pictures, truths = zip(*examples, strict=True)
     return {"pixels": pixels_of(list(pictures)), **stacked(truths)}
-
-
-def stacked(truths: tuple[Cells, ...] | list[Cells]) -> Truth:
-    """The truth of several pictures, field by field."""
-    fields = vars(truths[0])
-    return {name: torch.from_numpy(np.stack([getattr(t, name) for t in truths])) for name in fields}
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +97,21 @@ def pixels_of(pictures: list[np.ndarray]) -> Tensor:
 
 
 def collate(examples: list[tuple[np.ndarray, list[int], Cells]]) -> dict[str, Tensor]:
-    pictures, texts, truth = zip(*examples, strict=True)
-    fields = ("shown", "colour", "letter", "box")
-    stacked = {f: torch.from_numpy(np.stack([getattr(t, f) for t in truth])) for f in fields}
-    return {"pixels": pixels_of(list(pictures)), "texts": padded(texts), **stacked}
+    pictures, texts, truths = zip(*examples, strict=True)
+    return {"pixels": pixels_of(list(pictures)), "texts": padded(texts), **stacked(truths)}
+
+
+def stacked(truths: Sequence[Cells]) -> dict[str, Tensor]:
+    """The truth of several pictures, field by field."""
+    fields = vars(truths[0])
+    return {name: torch.from_numpy(np.stack([getattr(t, name) for t in truths])) for name in fields}
+
+
+def shown_loss(shown: Tensor, truth: dict[str, Tensor]) -> Tensor:
+    """Cross entropy of what cells show, `[n, cells, len(SHOWN)]`; the background counts less."""
+    weight = torch.where(truth["colour"] != NONE, 1.0, GROUND)
+    each = cross_entropy(shown.flatten(0, 1), truth["shown"].flatten(), reduction="none")
+    return (each.view_as(weight) * weight).sum() / weight.sum()
 
 
 class Loss:
@@ -118,9 +129,7 @@ class Loss:
         contrast = self.contrast(images, texts.float(), scale)
         shown, colour, letter, box, place = parts(said.float())
         things = batch["colour"] != NONE
-        weight = torch.where(things, 1.0, GROUND)
-        each = cross_entropy(shown.flatten(0, 1), batch["shown"].flatten(), reduction="none")
-        show = (each.view_as(weight) * weight).sum() / weight.sum()
+        show = shown_loss(shown, batch)
         hue = cross_entropy(colour[things], batch["colour"][things])
         read = cross_entropy(letter.flatten(0, 1), batch["letter"].flatten())
         near = (box - batch["box"]).abs()[things].mean()

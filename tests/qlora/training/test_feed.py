@@ -40,7 +40,7 @@ def test_fewer_samples_without_images_go_through_their_data_in_order(tmp_path: P
     data, settings = open_data(recipe), recipe.training
     with checkpoints_of(recipe) as checkpoints:
         encoder = make_encoder(recipe, checkpoints.read(with_lora=False))
-    feed = Feed(dict(data.streams), encoder, settings.batch, settings.text_samples)
+    feed = Feed(dict(data.streams), encoder, settings)
     rows = {part.kind: part.row for part in feed[1].parts}
     for kind, batch in ((IMAGES, settings.batch), (TEXT, 2)):
         drawn = [data.streams[kind][i] for i in range(batch, 2 * batch)]
