@@ -37,14 +37,17 @@ import click
 from bench.chat_report import plot, table
 from bench.command_line import command_line
 from bench.gguf_llama import write_gguf
-from bench.machine import load_average, machine, read_bandwidth
+from bench.machine import gpu_read_bandwidth, load_average, machine, read_bandwidth, spread
 from bench.random_weights import random_weights
 from bench.shapes import SHAPES
 from lite.commands.common import run, say
+from lite.device import CPU, DEVICES
 from lite.errors import LiteError
 from lite.userdirs import cache_dir
 
 LIBRARIES = ("onnxruntime", "numpy", "torch", "transformers", "llama-cpp-python")
+# llama.cpp's of as many bits.
+GGUF_TYPES = {"int8": "Q8_0", "int4": "Q4_0"}
 MEASURES = ("vis", "pp", "tg", "tg image", "lookahead", "turns", "growth")
 
 
@@ -127,10 +130,13 @@ def started(contender: Contender) -> Iterator[Worker]:
     "--precision",
     "precisions",
     multiple=True,
-    type=click.Choice(["int8", "int4", "fp32"]),
+    type=click.Choice(["int8", "int8-128", "int4", "int4-64", "int4-128", "fp16", "fp32"]),
     default=("int8", "int4"),
     show_default=True,
-    help="Of the random models.",
+    help="Of the random models; after the dash, how many values share a scale.",
+)
+@click.option(
+    "--device", type=click.Choice(DEVICES), default=CPU, show_default=True, help="Of our engine."
 )
 @click.option("--gguf", "ggufs", multiple=True, metavar="FILE", help="Run it with llama.cpp.")
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Those installed.")
@@ -150,6 +156,7 @@ def command(
     models: tuple[str, ...],
     shape: str | None,
     precisions: tuple[str, ...],
+    device: str,
     ggufs: tuple[str, ...],
     peers: bool,
     dtype: str,
@@ -165,11 +172,13 @@ def command(
 ) -> None:
     """Measure chatting, with peers on the same shapes in turns."""
     shape = shape or (None if models or ggufs else "tiny")
-    contenders = [Contender(m, "lite", {"bundle": m, "threads": threads}) for m in models]
+    own = {"threads": threads, "device": device}
+    contenders = [Contender(m, "lite", {"bundle": m, **own}) for m in models]
     llama = {"threads": threads, "gpu_layers": gpu_layers}
     contenders += [Contender(f, "llama.cpp", {"file": f, **llama}) for f in ggufs]
     if shape:
-        contenders += _of_shape(shape, precisions, peers, dtype, llama)
+        contenders += _of_shape(shape, precisions, own)
+        contenders += _peers_of_shape(shape, precisions, dtype, llama) if peers else []
     settings = {
         "prompt": prompt,
         "answer": answer,
@@ -183,6 +192,7 @@ def command(
     }
     count = threads or os.cpu_count() or 1
     bandwidths = _measure(contenders, settings, repeat, count)
+    limit = max(bandwidths) if device == CPU else gpu_read_bandwidth()
     report = {
         "command": command_line(),
         "machine": machine(LIBRARIES),
@@ -190,8 +200,9 @@ def command(
         "shape": shape,
         "settings": settings,
         "repetitions": repeat,
-        "read_gb_per_second": _spread([b / 1e9 for b in bandwidths]) | {"threads": count},
-        "engines": {c.name: _figures(c, settings, max(bandwidths)) for c in contenders},
+        "read_gb_per_second": spread([b / 1e9 for b in bandwidths]) | {"threads": count},
+        **({} if device == CPU else {"gpu_read_gb_per_second": round(limit / 1e9, 1)}),
+        "engines": {c.name: _figures(c, settings, limit) for c in contenders},
     }
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -203,29 +214,41 @@ def command(
         table(report)
 
 
-def _of_shape(
-    shape: str, precisions: tuple[str, ...], peers: bool, dtype: str, llama: dict[str, Any]
-) -> list[Contender]:
-    """Random models of one shape, made at first use and kept in the cache folder."""
+def _of_shape(shape: str, precisions: tuple[str, ...], own: dict[str, Any]) -> list[Contender]:
+    """Random bundles of one shape, made at first use and kept in the cache folder."""
     from export.bundle import write_bundle
     from export.precision import precision
 
     kept, found = cache_dir("bench"), []
+    # Attention on a GPU takes nothing but 16 bits.
+    activations, mark = (32, "") if own["device"] == CPU else (16, "-fp16")
     for name in precisions:
-        bundle = kept / f"{shape}-{name}"
+        bundle = kept / f"{shape}-{name}{mark}"
         if not bundle.exists():
             say(f"Making {bundle}")
-            write_bundle(random_weights(shape), bundle, precision(name), lambda opened: [])
-        options = {"bundle": str(bundle), "threads": llama["threads"]}
-        found.append(Contender(f"lite {name}", "lite", options))
-    if peers and find_spec("llama_cpp") and find_spec("gguf"):
-        for kind in ("Q8_0", "Q4_0"):
+            bits, _, block = name.partition("-")
+            changes = {"block": int(block)} if block else {}
+            chosen = precision(bits, activations=activations, **changes)
+            write_bundle(random_weights(shape), bundle, chosen, lambda opened: [])
+        found.append(Contender(f"lite {name}", "lite", {"bundle": str(bundle), **own}))
+    return found
+
+
+def _peers_of_shape(
+    shape: str, precisions: tuple[str, ...], dtype: str, llama: dict[str, Any]
+) -> list[Contender]:
+    """The peers that are installed, on random models of one shape, kept likewise."""
+    kept: Path = cache_dir("bench")
+    found: list[Contender] = []
+    if find_spec("llama_cpp") and find_spec("gguf"):
+        bits = {name.partition("-")[0] for name in precisions}
+        for kind in [there for ours, there in GGUF_TYPES.items() if ours in bits]:
             file = kept / f"{shape}-{kind}.gguf"
             if not file.exists():
                 say(f"Making {file}")
                 write_gguf(shape, kind, file)
             found.append(Contender(f"llama.cpp {kind}", "llama.cpp", {"file": str(file), **llama}))
-    if peers and dtype != "-":
+    if dtype != "-":
         options = {"shape": shape, "dtype": dtype, "threads": llama["threads"]}
         found.append(Contender(f"transformers {dtype}", "transformers", options))
     return found
@@ -263,11 +286,11 @@ def _figures(c: Contender, settings: dict[str, Any], bandwidth: float) -> dict[s
     counts |= {name: settings["answer"] for name in c.seconds if name.startswith("tg")}
     for name, seconds in c.seconds.items():
         if name not in counts:
-            figures[name] = {"seconds": _spread(seconds)}
+            figures[name] = {"seconds": spread(seconds)}
             continue
         rates = [counts[name] / s for s in seconds]
         title = name.replace(name[:2], f"{name[:2]}{counts[name]}", 1)
-        figures[title] = {"tokens_per_second": _spread(rates)}
+        figures[title] = {"tokens_per_second": spread(rates)}
         if name in ("tg", "tg image"):
             read = c.facts.get("weight_bytes_image" if name == "tg image" else "weight_bytes")
             figures[title] |= _read(read, statistics.mean(rates), bandwidth)
@@ -280,15 +303,6 @@ def _read(bytes_per_token: int | None, rate: float, bandwidth: float) -> dict[st
         return {}
     speed = bytes_per_token * rate
     return {"gb_per_second": round(speed / 1e9, 2), "share": round(speed / bandwidth, 3)}
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {
-        "mean": round(statistics.mean(values), 5),
-        "deviation": round(deviation, 5),
-        "n": len(values),
-    }
 
 
 if __name__ == "__main__":

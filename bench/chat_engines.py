@@ -62,7 +62,7 @@ class Engine(ABC):
 class Lite(Engine):
     """This package on a bundle."""
 
-    def __init__(self, bundle: str, threads: int | None) -> None:
+    def __init__(self, bundle: str, threads: int | None, device: str) -> None:
         import onnxruntime
 
         import lite
@@ -70,12 +70,14 @@ class Lite(Engine):
         from lite.manifest import DECODER
 
         start = time.perf_counter()
-        self._model = lite.load(bundle, threads=threads)
+        self._model = lite.load(bundle, device, threads)
         manifest = self._model.bundle.manifest
         self.vocabulary = manifest.sizes.vocab
         self._image = [manifest.special_ids["<image>"]] * manifest.injected.places
         self._memory: Any = None
         self._decoder = self._model.decoder
+        if self._decoder.device != device:
+            raise SystemExit(f"{bundle} does not run on {device} here")
         self.clear()
         self.feed(1)
         self.load = time.perf_counter() - start
@@ -89,6 +91,7 @@ class Lite(Engine):
             "weight_bytes_image": read.text + read.gated,
             "kv_bytes": self._decoder.bytes_per_position,
             "image_tokens": len(self._image),
+            "device": device,
             "threads": self._decoder.threads,
         }
 

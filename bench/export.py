@@ -18,10 +18,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 from safetensors.torch import save_file
+from sentencepiece import sentencepiece_model_pb2 as proto
 from torch import Tensor
 
 from bench.command_line import command_line
@@ -40,6 +42,8 @@ from qlora.tiny import CORPUS
 # Bytes of a shard, about what transformers writes by default.
 SHARD = 5_000_000_000
 PIECES = 400
+# The first of the characters that Unicode leaves to everybody's own use.
+PRIVATE = 0xF0000
 DONE = "complete"
 FLAMINGO = [name for name, shape in SHAPES.items() if isinstance(shape.injection, Gated)]
 # Runs lite-export and says what it took at most.
@@ -96,8 +100,7 @@ def write_checkpoints(weights: FlamingoWeights, folder: Path) -> None:
     assert isinstance(config.encoder, Encoder)
     llama = folder / "llama"
     llama.mkdir(parents=True)
-    pieces = min(PIECES, config.llama.vocab_size)
-    (llama / "tokenizer.model").write_bytes(train_bpe(CORPUS * 4, pieces, hard_vocab_limit=False))
+    (llama / "tokenizer.model").write_bytes(_tokenizer(config.llama.vocab_size))
     config.llama.architectures = ["LlamaForCausalLM"]
     config.llama.save_pretrained(llama)
     (folder / "clip.json").write_text(json.dumps(config.encoder.clip), encoding="utf-8")
@@ -109,6 +112,17 @@ def write_checkpoints(weights: FlamingoWeights, folder: Path) -> None:
     save_file(dict(_part(weights, "flamingo")), folder / "flamingo.safetensors")
     _write_shards(_part(weights, "llama"), llama)
     (folder / DONE).touch()
+
+
+def _tokenizer(size: int) -> bytes:
+    """A SentencePiece model of so many pieces, most of which no text has."""
+    model: Any = proto.ModelProto()
+    trained = train_bpe(CORPUS * 4, min(PIECES, size), hard_vocab_limit=False)
+    model.ParseFromString(trained)
+    for number in range(len(model.pieces), size):
+        model.pieces.add(piece=chr(PRIVATE + number), score=-float(number))
+    model.trainer_spec.vocab_size = size
+    return bytes(model.SerializeToString())
 
 
 def _part(weights: FlamingoWeights, wanted: str) -> Iterator[tuple[str, Tensor]]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -60,6 +61,16 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean, standard deviation and number of repeated measurements."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {
+        "mean": round(statistics.mean(values), 5),
+        "deviation": round(deviation, 5),
+        "n": len(values),
+    }
+
+
 def read_bandwidth(threads: int, passes: int = 3) -> float:
     """Bytes a second that `threads` threads read from memory together: the best of some passes."""
     per_thread = BANDWIDTH_BYTES // threads // 8
@@ -71,4 +82,20 @@ def read_bandwidth(threads: int, passes: int = 3) -> float:
             # numpy gives up the interpreter lock within a reduction.
             list(pool.map(np.bitwise_or.reduce, blocks))
             best = max(best, threads * per_thread * 8 / (time.perf_counter() - start))
+    return best
+
+
+def gpu_read_bandwidth(passes: int = 10) -> float:
+    """Bytes a second that the first GPU reads from its memory: the best of some passes."""
+    import torch
+
+    block = torch.ones(BANDWIDTH_BYTES, dtype=torch.int64, device="cuda")
+    best = 0.0
+    for _ in range(passes):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        block.sum()
+        end.record()
+        end.synchronize()
+        best = max(best, 1000 * block.nbytes / start.elapsed_time(end))
     return best

@@ -101,7 +101,11 @@ def make_manifest(weights: FlamingoWeights, folder: Path, precision: Precision) 
         template=weights.config.template,
         special_ids={"<s>": tokenizer.bos, "</s>": tokenizer.eos, **weights.special_ids},
         preprocessing=weights.config.preprocessing,
-        precision={"vision": precision.vision.name, "decoder": precision.name},
+        precision={
+            "vision": precision.vision.name,
+            "decoder": precision.name,
+            "activations": f"fp{precision.activations}",
+        },
         files={p.name: file_record(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST},
         family=weights.config.family,
         encoder=weights.config.encoder.name,
@@ -160,8 +164,8 @@ def needed_bytes(weights: FlamingoWeights, precision: Precision) -> int:
 
 def _bits(name: str, precision: Precision) -> float:
     """Bits that each value of a tensor takes with its share of the scales."""
-    if precision.bits == 32:
-        return 32
+    if precision.bits >= 16:
+        return precision.bits
     if "embed_tokens" in name:
         return 16
     kept = {"vision_encoder.", "perceiver.", *(precision.sensitive & {"lm_head", "down_proj"})}

@@ -9,16 +9,16 @@ Contract: one graph serves prefill, decode and scoring, with and without images.
                                       the last; only where it may see several
     conditioned     bool  []          the conversation has an image: the gated blocks run; a graph
                                       without blocks that wait for one has no such input
-    visual_memory   float             only images that some token here sees: of gated blocks
+    visual_memory   float32           only images that some token here sees: of gated blocks
                                       [blocks, 2, kv_heads, N * L, d], of spliced tokens [N * L, D];
                                       keys of zeros are no tokens (tiles that are not filled)
     past_length     int32 [1]         tokens already in the KV cache
     logits_from     int64 [1]         first position of input_ids whose logits are wanted
-    past.{i}.key/value   float [1, kv_heads, capacity, head_dim]
+    past.{i}.key/value   [1, kv_heads, capacity, head_dim], of the activations' type or int8
 
-Outputs: `logits [1, T - logits_from, vocab]` and `present.{i}.key/value`, which the caller binds to
-the same buffers as `past`. Under a rule where no token of a run sees an image (any decode step of
-`following`) the cross-attention is not computed at all, only the gated feed-forward.
+Outputs: float32 `logits [1, T - logits_from, vocab]` and `present.{i}.key/value`, which the caller
+binds to the same buffers as `past`. Under a rule where no token of a run sees an image (any decode
+step of `following`) the cross-attention is not computed at all, only the gated feed-forward.
 """
 
 from __future__ import annotations
@@ -26,16 +26,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.graph import BOOL, CONTRIB, FLOAT, INT32, INT64, Graph
+from export.graph import BLOCKED, BOOL, CONTRIB, FLOAT16, INT32, INT64, Graph
 from export.heads import pad_heads, padded_head_dim, rotary_tables
 from export.vision_graph import EPSILON
 from lite.attend import NEIGHBOURS
 from qlora.checkpoints import TensorSource
 from qlora.model.config import Gated, GatedLlama, ModelConfig, TiledEncoder
-
-# Added to the score of an image that a token may not see; finite, so that a row that sees nothing
-# stays finite until it is blanked.
-BLOCKED = np.float32(-1e9)
 
 
 class DecoderGraph:
@@ -61,7 +57,7 @@ class DecoderGraph:
             shape = [len(gated), 2, c.injection.kv_heads, "N_L", c.injection.dim_head]
         if isinstance(c.injection, Gated):
             self.conditioned = g.input("conditioned", BOOL, [])
-        self.memory = g.input("visual_memory", FLOAT, shape)
+        self.memory = g.real_input("visual_memory", shape)
         self.past_length = g.input("past_length", INT32, [1])
         logits_from = g.input("logits_from", INT64, [1])
         self._prepare(ids)
@@ -74,7 +70,7 @@ class DecoderGraph:
         h = g.op("Slice", h, logits_from, g.constant(2**31), g.constant(1))
         head = self._array("lang_encoder.lm_head.weight")
         logits = g.linear(h, "lang_encoder.lm_head", head, role="lm_head")
-        g.output(logits, "logits", FLOAT, [1, "L", llama.vocab_size])
+        g.real_output(logits, "logits", [1, "L", llama.vocab_size])
 
     def _array(self, name: str) -> np.ndarray:
         return self.weights[name].float().numpy()
@@ -96,7 +92,7 @@ class DecoderGraph:
         most = g.op("ReduceMax", self.image_index, keepdims=0)
         self.sees, self.attends = sees, g.op("Greater", most, zero)
         if c.injection.layers:
-            self.row_mask = g.op("Unsqueeze", g.op("Cast", sees, to=int(FLOAT)), g.constant(2))
+            self.row_mask = g.op("Unsqueeze", g.op("Cast", sees, to=int(g.real)), g.constant(2))
             self.bias = self._attention_bias()
 
     def _attention_bias(self) -> ir.Value:
@@ -140,11 +136,12 @@ class DecoderGraph:
     def _embed(self, ids: ir.Value) -> ir.Value:
         name = "lang_encoder.model.embed_tokens.weight"
         table = self._array(name)
-        if self.g.precision.bits == 32:
-            return self.g.op("Gather", self.g.weight(name, table), ids)
-        # Half the size, and exact for LLaMA's own rows, which were published in fp16.
-        rows = self.g.op("Gather", self.g.weight(name, table.astype(np.float16)), ids)
-        return self.g.op("Cast", rows, to=int(FLOAT))
+        if self.g.precision.bits < 32:
+            # Half the size, and exact for LLaMA's own rows, which were published in fp16.
+            table = table.astype(np.float16)
+        rows = self.g.op("Gather", self.g.weight(name, table), ids)
+        same = self.g.real == FLOAT16 or table.dtype == np.float32
+        return rows if same else self.g.op("Cast", rows, to=int(self.g.real))
 
     def _spliced(self, ids: ir.Value) -> ir.Value:
         """Embeddings `[1, T, D]` of text, and visual tokens in the places of `<image>`."""
@@ -205,7 +202,7 @@ class DecoderGraph:
         v = pad_heads(self._array(f"{name}.v_proj.weight"), kv_heads, halves=False)
         qkv = g.linear(h, f"{name}.qkv_proj", np.concatenate((q, k, v)))
         shape = [1, kv_heads, "capacity", self.head_dim]
-        past = [g.input(f"past.{i}.{part}", FLOAT, shape) for part in ("key", "value")]
+        past = [g.input(f"past.{i}.{part}", g.real, shape) for part in ("key", "value")]
         h, key, value = g.op(
             "GroupQueryAttention",
             qkv,
@@ -223,8 +220,8 @@ class DecoderGraph:
             do_rotary=1,
             scale=float(llama.head_dim**-0.5),
         )
-        g.output(key, f"present.{i}.key", FLOAT, shape)
-        g.output(value, f"present.{i}.value", FLOAT, shape)
+        g.output(key, f"present.{i}.key", g.real, shape)
+        g.output(value, f"present.{i}.value", g.real, shape)
         out = self._array(f"{name}.o_proj.weight")
         return g.linear(h, f"{name}.o_proj", pad_heads(out.T, heads, halves=False).T)
 

@@ -27,8 +27,12 @@ IR_VERSION = 10
 ALIGNMENT = 4096
 # Smaller tensors stay in the graph file, where constant folding can see them.
 INLINE_BYTES = 1024
+# Added to the score of a token that another may not see; finite, in float16 too, so that a row that
+# sees nothing stays finite until it is blanked.
+BLOCKED = np.float32(-6e4)
 
 FLOAT = ir.DataType.FLOAT
+FLOAT16 = ir.DataType.FLOAT16
 INT32 = ir.DataType.INT32
 INT64 = ir.DataType.INT64
 BOOL = ir.DataType.BOOL
@@ -38,6 +42,11 @@ class Graph:
     """Builds one ONNX model in `folder/name` with its weights in `folder/name.data`.
 
     A context manager: leaving it writes the graph file, unless an error is what leaves it.
+
+    Attributes:
+        path: of the graph file.
+        precision: of linear layers.
+        real: type of activations; what callers give as float32 is stored so.
 
     Example:
         with Graph(folder, "double.onnx", INT8) as graph:
@@ -61,6 +70,7 @@ class Graph:
         """
         self.path = folder / name
         self.precision = precision
+        self.real = FLOAT16 if precision.activations == 16 else FLOAT
         self._wrote = wrote
         self._data: BinaryIO = (folder / f"{name}.data").open("wb")
         self._nodes: list[ir.Node] = []
@@ -86,6 +96,10 @@ class Graph:
         self._inputs.append(value)
         return value
 
+    def real_input(self, name: str, shape: Sequence[int | str]) -> ir.Value:
+        """A float32 input as a value of type `real`."""
+        return self._cast(self.input(name, FLOAT, shape), self.real)
+
     def output(
         self, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]
     ) -> None:
@@ -94,11 +108,17 @@ class Graph:
         value.shape, value.type = ir.Shape(shape), ir.TensorType(dtype)
         self._outputs.append(value)
 
+    def real_output(self, value: ir.Value, name: str, shape: Sequence[int | str]) -> None:
+        """A value of type `real` as a float32 output."""
+        self.output(self._cast(value, FLOAT), name, FLOAT, shape)
+
     def weight(self, name: str, array: np.ndarray) -> ir.Value:
-        """An initializer; naming the same one twice gives the same value."""
+        """An initializer, of type `real` if it is float32; named twice it is the same value."""
         if name in self._initializers:
             return self._initializers[name]
         array = np.asarray(array, order="C")
+        if self.real == FLOAT16 and array.dtype == np.float32:
+            array = array.astype(np.float16)
         tensor = (
             ir.Tensor(array, name=name)
             if array.nbytes < INLINE_BYTES
@@ -143,7 +163,7 @@ class Graph:
     ) -> ir.Value:
         """`x @ weight.T + bias` with `weight [out, in]`, in the precision of `role`."""
         precision = self.precision.of(role)
-        if precision.bits == 32:
+        if precision.bits >= 16:
             x = self.op("MatMul", x, self.weight(f"{name}.weight", weight.T))
         else:
             x = self._quantized_linear(x, name, weight, precision)
@@ -190,8 +210,8 @@ class Graph:
             bits=packed.bits,
             block_size=packed.block,
             # Activations in int8 too: any other level is 3 times slower at 4 bits on a CPU and
-            # 90 times at 8.
-            accuracy_level=4,
+            # 90 times at 8. GPUs have no such kernels, and a CPU's for float16 are inexact.
+            accuracy_level=4 if self.real == FLOAT else 0,
         )
 
     def _external(self, name: str, array: np.ndarray) -> ir.ExternalTensor:
@@ -207,6 +227,9 @@ class Graph:
             name=name,
             base_dir=self.path.parent,
         )
+
+    def _cast(self, value: ir.Value, to: ir.DataType) -> ir.Value:
+        return value if self.real == FLOAT else self.op("Cast", value, to=int(to))
 
     def _branch(self, build: Callable[[], ir.Value]) -> ir.Graph:
         with self._collecting() as nodes:

@@ -77,7 +77,7 @@ def calibrate(model: Model, sequences: Iterable[tuple[list[int], list]]) -> list
         prompt = ids[:-DECODED]
         model.decoder.logits(prompt, images)
         for i, layer in enumerate(model.decoder.export_cache(prompt, images).layers):
-            keys, values = layer  # [kv_heads, positions, head_dim]
+            keys, values = layer.astype(np.float32)  # [kv_heads, positions, head_dim] each
             here = Bounds(_rotated_bound(keys), np.abs(values).max(axis=1).reshape(-1))
             if i == len(found):
                 found.append(here)

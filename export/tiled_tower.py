@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.graph import CONTRIB, INT64, Graph
+from export.graph import BLOCKED, CONTRIB, INT64, Graph
 from lite.tiles import layouts
 from qlora.checkpoints import TensorSource
 from qlora.model.config import TiledEncoder
@@ -19,8 +19,6 @@ from qlora.model.config import TiledEncoder
 EPSILON = 1e-5
 # Tokens of a tile are padded to a multiple of it.
 MULTIPLE = 8
-# As in transformers: of float32 the lowest.
-BLOCKED = np.finfo(np.float32).min
 
 
 class TiledTower:

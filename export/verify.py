@@ -36,7 +36,7 @@ from qlora.model.tiles import split
 
 # Mean KL divergence from fp32, in nats, above which a bundle is refused. For orientation, llama.cpp
 # publishes 0.0004 (8 bits) and 0.01 to 0.07 (4 bits) for LLaMA-7B and 8B.
-KL_LIMITS = {"fp32": 0.005, "int8": 0.01, "int4": 0.2}
+KL_LIMITS = {"fp32": 0.005, "fp16": 0.005, "int8": 0.01, "int4": 0.2}
 # Far above the rounding noise that `_second_turn` speaks of (at most 0.0003 over the sizes that the
 # tests export), far below what a wrong cache would give.
 SECOND_TURN_KL = 0.02

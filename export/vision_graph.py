@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from export.graph import CONTRIB, FLOAT, Graph
+from export.graph import CONTRIB, Graph
 from export.tiled_tower import TiledTower
 from qlora.checkpoints import TensorSource
 from qlora.checkpoints.clip_visual import STEM
@@ -44,7 +44,7 @@ class VisionGraph:
 
     def build(self) -> None:
         c, side = self.config, self.config.preprocessing.side
-        pixels = self.g.input("pixels", FLOAT, ["n", 3, side, side])
+        pixels = self.g.real_input("pixels", ["n", 3, side, side])
         if isinstance(c.encoder, TiledEncoder):
             media, filled = TiledTower(self.g, c.encoder, self.weights).build(pixels)
             tokens = self.g.op("Mul", self._connect(media), filled)
@@ -63,8 +63,8 @@ class VisionGraph:
             ]
         else:
             memory, of_memory = self.g.op("Identity", tokens), shape
-        self.g.output(tokens, "resampled_tokens", FLOAT, shape)
-        self.g.output(memory, "visual_memory", FLOAT, of_memory)
+        self.g.real_output(tokens, "resampled_tokens", shape)
+        self.g.real_output(memory, "visual_memory", of_memory)
 
     def _array(self, name: str) -> np.ndarray:
         return self.weights[name].float().numpy()

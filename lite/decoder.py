@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from lite.bundle import Bundle
+from lite.device import CPU, device_of
 from lite.errors import BadInput, LiteError
 from lite.kv_cache import CacheState, KVCache
 from lite.manifest import DECODER
@@ -26,7 +27,11 @@ PREFILL_CHUNK = 128
 # No LLaMA has more; a manifest that claims it would make us allocate without end.
 MAX_CONTEXT = 1 << 20
 # What the KV cache's inputs may be, by ONNX Runtime's names.
-CACHE_TYPES = {"tensor(float)": np.float32, "tensor(int8)": np.int8}
+CACHE_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8,
+}
 
 
 class Decoder:
@@ -44,17 +49,17 @@ class Decoder:
         self._binding = self._session.io_binding()
         self._binding.bind_output("logits")  # first, so that it is the first of the outputs
         skips = "conditioned" in self._inputs
-        self._cache = KVCache(self._sizes, self.cache_dtype, skips)
+        self._cache = KVCache(self._sizes, self.cache_dtype, skips, self.device)
         self._cache.bind(self._binding)
         self._bound_memory: tuple[tuple[str, ...], ort.OrtValue] | None = None
         self.computed = 0
 
     @classmethod
-    def open(cls, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> Decoder:
+    def open(cls, bundle: Bundle, device: str = CPU, threads: int | None = None) -> Decoder:
         """Open the decoder graph.
 
         Raises:
-            BadInput: the device is unknown, or the manifest does not describe the graph.
+            BadInput: the manifest does not describe the graph.
         """
         return cls(bundle, open_session(bundle.path(DECODER), device, threads))
 
@@ -74,6 +79,11 @@ class Decoder:
     def threads(self) -> int:
         """Worker threads of the session; 0 is ONNX Runtime's own choice."""
         return self._session.get_session_options().intra_op_num_threads
+
+    @property
+    def device(self) -> str:
+        """Where the graph runs, of `lite.device.DEVICES`."""
+        return device_of(self._session)
 
     @property
     def cache_dtype(self) -> type:
@@ -282,7 +292,8 @@ class Decoder:
             *outer, _, d = self._sizes.memory_shape
             nothing = np.zeros((*outer, 0, d), dtype=np.float32)
             joined = np.concatenate([nothing, *(image.array for image in images)], axis=-2)
-            self._bound_memory = (keys, ort.OrtValue.ortvalue_from_numpy(joined))
+            value = ort.OrtValue.ortvalue_from_numpy(joined, self.device, 0)
+            self._bound_memory = (keys, value)
         return self._bound_memory[1]
 
     def _check_graph(self) -> None:

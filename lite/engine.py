@@ -11,6 +11,7 @@ from functools import cached_property
 
 from lite.bundle import Bundle
 from lite.decoder import Decoder
+from lite.device import CPU, choose_device
 from lite.lookahead import RunCosts
 from lite.manifest import TOKENIZER
 from lite.template import template
@@ -29,18 +30,20 @@ class Engine:
     def __init__(
         self,
         bundle: Bundle,
-        device: str = "cpu",
+        device: str = CPU,
         threads: int | None = None,
         notice: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         """
         Args:
             bundle: opened and checked.
-            device: `cpu`.
+            device: of `lite.device.DEVICES`; what cannot be used is replaced by the CPU.
             threads: worker threads; None is one per physical core for images, and for tokens
                 what `lite.threads` measured.
-            notice: called with a sentence before work that is done once on each machine.
+            notice: called with a sentence before work that is done once on each machine, or where
+                the device cannot be had.
         """
+        device = choose_device(device, bundle.manifest, notice)
         self.bundle = bundle
         self.template = template(bundle.manifest.template)
         self.tokenizer = Tokenizer.from_file(

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime as ort
 
+from lite.buffers import buffer
+from lite.device import CPU
 from lite.manifest import Sizes
 
 # What a position saw, where that was no image with a number from 1.
@@ -50,38 +52,38 @@ class KVCache:
     Attributes:
         ids: tokens of the positions that are right, int64 `[positions]`.
         sights: what they saw, int64 `[positions]`, in the numbers of `sights_of`.
-        dtype: of the buffers, float32 or int8.
+        dtype: of the buffers: float32, float16 or int8.
     """
 
-    def __init__(self, sizes: Sizes, dtype: type = np.float32, skips: bool = True) -> None:
+    def __init__(
+        self, sizes: Sizes, dtype: type = np.float32, skips: bool = True, device: str = CPU
+    ) -> None:
         """
         Args:
             sizes: of the model.
             dtype: of the buffers.
             skips: it has blocks that are skipped in a conversation without images.
+            device: where the graph runs.
         """
         self._sizes, self._skips = sizes, skips
         self.dtype = np.dtype(dtype)
         self._numbers: dict[str, int] = {}  # visual memory key -> number in sights
         self._unused = itertools.count(NO_IMAGE + 1)
-        # The operating system backs only what is written of the full context.
         shape = (1, sizes.kv_heads, sizes.context, sizes.head_dim)
-        self._arrays = [np.zeros(shape, dtype=self.dtype) for _ in range(2 * sizes.layers)]
-        # A binding does not keep the memory of numpy arrays alive; these references do.
-        self._values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._arrays]
+        self._buffers = [buffer(shape, self.dtype, device) for _ in range(2 * sizes.layers)]
         self.hold(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
     @property
     def bytes_per_position(self) -> int:
         """Bytes that one token takes in all layers."""
-        return sum(array.nbytes for array in self._arrays) // self._sizes.context
+        return sum(one.nbytes for one in self._buffers) // self._sizes.context
 
     def bind(self, binding: ort.IOBinding) -> None:
         """Make each buffer both past and present of a run, so that nothing is copied."""
-        for i, value in enumerate(self._values):
+        for i, one in enumerate(self._buffers):
             name = f"{i // 2}.{('key', 'value')[i % 2]}"
-            binding.bind_ortvalue_input(f"past.{name}", value)
-            binding.bind_ortvalue_output(f"present.{name}", value)
+            binding.bind_ortvalue_input(f"past.{name}", one.value)
+            binding.bind_ortvalue_output(f"present.{name}", one.value)
 
     def hold(self, ids: np.ndarray, sights: np.ndarray) -> None:
         """From now on the first positions stand for these tokens, the others for nothing."""
@@ -146,11 +148,11 @@ class KVCache:
             found = f"{content.dtype} {list(content.shape)}"
             raise ValueError(f"layer {layer} of the KV cache is {found}, not {list(shape)}")
         for part in (0, 1):
-            self._arrays[2 * layer + part][0, :, :n] = content[part]
+            self._buffers[2 * layer + part].write(np.s_[0, :, :n], content[part])
 
     def _layers(self, positions: int) -> Iterator[np.ndarray]:
-        for i in range(0, len(self._arrays), 2):
-            yield np.stack([array[0, :, :positions] for array in self._arrays[i : i + 2]])
+        for i in range(0, len(self._buffers), 2):
+            yield np.stack([one.read()[0, :, :positions] for one in self._buffers[i : i + 2]])
 
     def _numbers_of(self, keys: Sequence[str]) -> list[int]:
         return [self._numbers.setdefault(key, next(self._unused)) for key in keys]

@@ -77,7 +77,7 @@ class Manifest:
         template: name of the prompt template.
         special_ids: ids of special tokens by name.
         preprocessing: how images become pixels.
-        precision: per graph.
+        precision: of each graph's weights, and of `activations` and `kv_cache` where it says so.
         files: record of every file but the manifest.
         proofs: the chain of proofs that `lite-export` printed for this bundle.
         family: what people call models of this kind; nothing depends on it.
@@ -104,6 +104,11 @@ class Manifest:
         """The injection with its numbers."""
         image = self.special_ids["<image>"]
         return Injection.of(self.injection, image, self.sizes.latents, self.attend)
+
+    @property
+    def activations(self) -> str:
+        """What flows between the layers: `fp32` or `fp16`."""
+        return self.precision.get("activations", "fp32")
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as `from_json` reads it."""

@@ -85,7 +85,8 @@ def load(
 
     Args:
         path: the folder that lite-export wrote; None is the demo bundle of the package.
-        device: `cpu`.
+        device: `cpu`, or `cuda` for an NVIDIA GPU with a bundle of fp16 activations; without such
+            a GPU the CPU does the work.
         threads: worker threads; None is what decodes a large model fastest, measured at its first
             use on a machine.
         hashing: called with the name of each large file that is checked for the first time.

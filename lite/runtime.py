@@ -1,7 +1,7 @@
 """ONNX Runtime sessions, opened one way everywhere.
 
-Contract: CPU execution, as many threads as there are physical cores unless told, idle threads
-asleep between runs, no custom operator libraries.
+Contract: on the device that `lite.device` chose, as many threads as there are physical cores unless
+told, idle threads asleep between runs, no custom operator libraries.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from lite.device import CPU, PROVIDERS
 from lite.errors import BadInput, LiteError
 
 # ONNX Runtime's scale: 3 is errors only. Ours are raised as exceptions, so it need not print.
@@ -18,21 +19,19 @@ SEVERITY_FATAL = 4
 
 
 def open_session(
-    graph: Path, device: str = "cpu", threads: int | None = None
+    graph: Path, device: str = CPU, threads: int | None = None
 ) -> ort.InferenceSession:
     """A session for one graph.
 
     Args:
         graph: the ONNX file.
-        device: `cpu`.
+        device: of `lite.device.DEVICES`.
         threads: worker threads; None lets ONNX Runtime take one per physical core.
 
     Raises:
-        BadInput: the device is unknown or the number of threads makes no sense.
+        BadInput: the number of threads makes no sense.
         LiteError: ONNX Runtime refuses the graph.
     """
-    if device != "cpu":
-        raise BadInput(f"The device {device!r} is not supported; use 'cpu'.")
     if threads is not None and not 1 <= threads <= 1024:
         raise BadInput(f"{threads} threads were asked for; give a number from 1 to 1024.")
     options = ort.SessionOptions()
@@ -41,7 +40,7 @@ def open_session(
     # Workers that spin after a run would burn a core while the person reads or types.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(graph), options, providers=PROVIDERS[device])
     except Exception as error:
         raise LiteError(
             f"ONNX Runtime {ort.__version__} cannot open {graph} ({first_line(error)}); "

@@ -19,6 +19,7 @@ import onnxruntime as ort
 from lite.bundle import Bundle
 from lite.cpu import cpu_name, usable_cores
 from lite.decoder import Decoder
+from lite.device import CPU
 from lite.manifest import DECODER
 from lite.userdirs import cache_dir
 
@@ -44,7 +45,8 @@ def choose_threads(
             decoder a few times.
     """
     sizes = (r.size for name, r in bundle.manifest.files.items() if name.startswith(DECODER))
-    if os.environ.get("OMP_NUM_THREADS", "").isdecimal() or sum(sizes) < MEASURED_BYTES:
+    told = os.environ.get("OMP_NUM_THREADS", "").isdecimal()
+    if device != CPU or told or sum(sizes) < MEASURED_BYTES:
         return None
     note = _note(bundle)
     remembered = _read(note)

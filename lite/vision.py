@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime as ort
 
 from lite.bundle import Bundle
+from lite.device import CPU
 from lite.errors import BadInput, LiteError
 from lite.images import Picture, digest, to_pixels
 from lite.manifest import VISION
@@ -48,7 +49,7 @@ class VisualMemory:
 class VisionEncoder:
     """Pictures to visual memories, through a cache in memory and on disk."""
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, device: str = CPU, threads: int | None = None) -> None:
         self._bundle = bundle
         self._options = (device, threads)
         self._session: ort.InferenceSession | None = None

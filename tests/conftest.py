@@ -81,3 +81,18 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return made[variant, kind]
 
     return bundle
+
+
+@pytest.fixture(scope="session")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`halves(precision)`: the folder of a bundle with float16 activations, as `bundles`."""
+    made: dict[str, Path] = {}
+
+    def bundle(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp("halves") / kind
+            chosen = precision(kind, activations=16)
+            write_bundle(read_weights(**CHECKPOINTS), made[kind], chosen, lambda bundle: [])
+        return made[kind]
+
+    return bundle

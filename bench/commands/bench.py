@@ -23,6 +23,7 @@ NAMES = (
     "skills",
     "startup",
     "train",
+    "vision",
 )
 
 HELP = """

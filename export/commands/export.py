@@ -11,11 +11,11 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from export.precision import ROLES, SENSITIVE, Precision
+from export.precision import PRECISIONS, ROLES, SENSITIVE, Precision
 from export.precision import precision as choose_precision
 from lite.attend import RULES
 from lite.commands.common import entry_point, say
@@ -77,10 +77,15 @@ Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\
 )
 @click.option(
     "--precision",
-    type=click.Choice(["int8", "int4", "fp32"]),
+    type=click.Choice([*PRECISIONS]),
     default="int8",
     show_default=True,
     help="How the decoder's matrices are stored.",
+)
+@click.option(
+    "--activations",
+    type=click.Choice(["fp32", "fp16"]),
+    help="What flows between them; fp16 is for GPUs.  [default: fp32; fp16 with --precision fp16]",
 )
 @click.option(
     "--block",
@@ -125,6 +130,7 @@ Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\
 def command(
     name: str | None,
     precision: str,
+    activations: str | None,
     block: str,
     keep_int8: tuple[str, ...],
     kv_cache: str,
@@ -141,13 +147,12 @@ def command(
     with ExitStack() as stack:
         named = _tiny(stack) if name == TINY else PUBLISHED.get(name or "")
         merge = _merge(Checkpoints.of(named, parts), parts["attend"], merge_base)
-        changes = {} if precision == "fp32" else {"block": int(block)}
-        chosen = choose_precision(
-            precision,
-            kv_bits=8 if kv_cache == "int8" else 32,
-            sensitive=frozenset(keep_int8),
-            **changes,
-        )
+        changes: dict[str, Any] = {"kv_bits": 8 if kv_cache == "int8" else 32}
+        if precision in ("int8", "int4"):
+            changes |= {"block": int(block), "sensitive": frozenset(keep_int8)}
+        if activations:
+            changes["activations"] = int(activations.removeprefix("fp"))
+        chosen = choose_precision(precision, **changes)
         manifest, drift = _export(merge, chosen, output, force, max_kl, prove)
     _report(manifest, drift, output, as_json)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lite.commands.common import entry_point, say
+from lite.commands.common import device_option, entry_point, say
 
 if TYPE_CHECKING:
     from lite.chat import Chat
@@ -53,6 +53,7 @@ Example: lite-chat park.jpg -m bundle -p "How many dogs are there?"
 @click.option("--min-p", default=0.0, show_default=True, help="Drop below this share of the best.")
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1 repeats less.")
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
+@device_option
 @click.option("--threads", type=int, help="Worker threads.  [default: measured once]")
 @click.option("--stats", is_flag=True, help="Print times and tokens/s on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
@@ -66,6 +67,7 @@ def command(
     model: str | None,
     prompt: str | None,
     system: str | None,
+    device: str,
     threads: int | None,
     stats: bool,
     as_json: bool,
@@ -84,7 +86,7 @@ def command(
     _check(images, prompt, go_on, session)
     started = time.perf_counter()
     hashing = lambda name: say(f"Checking {name} for the first time...")  # noqa: E731
-    opened = load(model, threads=threads, hashing=hashing, notice=say)
+    opened = load(model, device, threads, hashing=hashing, notice=say)
     if session is not None:
         place = home.named(session)
     elif go_on:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import click
 
+from lite.device import CPU, DEVICES
 from lite.errors import LiteError
 
 INTERRUPTED = 130
@@ -63,6 +64,18 @@ def entry_point(command: click.Command) -> Callable[[], None]:
         run(command)
 
     return main
+
+
+def device_option(command: Callable[..., None]) -> Callable[..., None]:
+    """`--device` of the commands that run a bundle."""
+    option = click.option(
+        "--device",
+        type=click.Choice(DEVICES),
+        default=CPU,
+        show_default=True,
+        help="cuda takes a bundle of fp16 activations; without a GPU the CPU does the work.",
+    )
+    return option(command)
 
 
 def say(message: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lite.commands.common import entry_point, say
+from lite.commands.common import device_option, entry_point, say
 
 HELP = """
 Serve a bundle, or without -m the demo model, over HTTP: a web page at /, and
@@ -85,12 +85,14 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
     type=click.IntRange(1, 3600),
     help="Seconds that running answers have to finish at the end.",
 )
+@device_option
 @click.option("--threads", type=int, help="Worker threads.  [default: measured once]")
 @click.version_option(package_name="mmgpt-lite", prog_name="lite-serve")
 def command(
     model: str | None,
     host: str,
     port: int,
+    device: str,
     threads: int | None,
     max_body_mb: int,
     grace: int,
@@ -113,7 +115,7 @@ def command(
     hosts = LOOPBACK if local and not settings["api_key"] else ()
     with listen(host, port) as socket:
         hashing = lambda name: say(f"Checking {name}...")  # noqa: E731
-        opened = load(model, threads=threads, hashing=hashing, notice=say)
+        opened = load(model, device, threads, hashing=hashing, notice=say)
         app = create_app(opened, Settings(**settings, max_body=max_body_mb << 20, hosts=hosts))
         if not (local or settings["api_key"]):
             say("Anyone who reaches this address can use the model; --api-key asks for a key.")

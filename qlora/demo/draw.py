@@ -12,7 +12,7 @@ from functools import lru_cache
 from PIL import Image, ImageDraw
 
 from qlora.demo import fonts
-from qlora.demo.grounds import GROUNDS, draw_ground
+from qlora.demo.grounds import draw_ground, ground_of
 from qlora.demo.kinds import PAINTS
 from qlora.demo.world import WORD, Scene, Thing
 
@@ -24,7 +24,7 @@ LIGHT = ("yellow", "white")
 
 def draw(scene: Scene, side: int = 112) -> Image.Image:
     """The scene as an RGB picture of side x side pixels. Raises `BadInput` without the fonts."""
-    picture = draw_ground(GROUNDS[scene.ground], side, scene.seed)
+    picture = draw_ground(ground_of(scene.ground), side, scene.seed)
     for thing in scene.things:
         drawn, at = placed(thing, side)
         picture.paste(drawn, at, drawn)

@@ -1,19 +1,31 @@
 """What stands behind the things: plain, gradient and cluttered backgrounds.
 
 Contract: a background is a name, paints and how they are laid; drawing it is a function of those,
-the side and a seed. A thing whose colour word is in `hides` would be hard to see on it.
+the side and a seed. A thing whose colour word is in `hides` would be hard to see on it. Beside the
+tables there are endless made-up ones, each a function of its number.
 """
 
 from __future__ import annotations
 
+import colorsys
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from qlora.demo.kinds import PAINTS
+
 Paint = tuple[int, int, int]
+STYLES = "plain", "gradient", "cluttered"
+# What the name of a made-up background begins with; its number follows.
+MADE_UP = "made up "
+FADING = "a background that fades"
+# A thing that is no further in RGB from what is behind it would be hard to see.
+HIDDEN = 100
 
 
 @dataclass(frozen=True)
@@ -22,7 +34,7 @@ class Ground:
 
     Attributes:
         name: what it is called.
-        style: "plain", "gradient" or "cluttered".
+        style: of `STYLES`.
         paints: one paint, two ends of a gradient, or a pattern's base and its marks.
         hides: colour words of things that would be hard to see on it.
         said: how a caption names it, after "on".
@@ -37,18 +49,27 @@ class Ground:
     pattern: str = ""
 
 
+def _plain_words(colour: str) -> str:
+    return f"a {colour} background"
+
+
+def _pattern_words(pattern: str) -> str:
+    return f"a background with {pattern}"
+
+
 def _plain(name: str, paint: Paint, hides: str) -> Ground:
-    return Ground(name, "plain", (paint,), frozenset(hides.split()), f"a {name} background")
+    return Ground(name, "plain", (paint,), frozenset(hides.split()), _plain_words(name))
 
 
 def _gradient(name: str, ends: tuple[Paint, Paint], hides: str, words: str) -> Ground:
-    said = f"a background that fades from {words}"
+    said = f"{FADING} from {words}"
     return Ground(name, "gradient", ends, frozenset(hides.split()), said)
 
 
 def _pattern(name: str, paints: tuple[Paint, ...], hides: str, pattern: str) -> Ground:
-    said = f"a background with {pattern}"
-    return Ground(name, "cluttered", paints, frozenset(hides.split()), said, pattern)
+    return Ground(
+        name, "cluttered", paints, frozenset(hides.split()), _pattern_words(pattern), pattern
+    )
 
 
 _ALL = (
@@ -107,7 +128,53 @@ _ALL = (
     _pattern("bricks", ((226, 186, 168), (206, 156, 136)), "brown orange pink red", "bricks"),
 )
 GROUNDS = {ground.name: ground for ground in _ALL}
-PATTERN_WORDS = tuple(dict.fromkeys(ground.pattern for ground in _ALL if ground.pattern))
+
+
+def ground_of(name: str) -> Ground:
+    """The background of this name, from the tables or made up."""
+    if name.startswith(MADE_UP):
+        return made_up_ground(int(name.removeprefix(MADE_UP)))
+    return GROUNDS[name]
+
+
+@lru_cache(maxsize=256)
+def made_up_ground(number: int) -> Ground:
+    """A background in any colours. A few dozen would be learnt by heart, and no other seen past."""
+    chance = random.Random(f"ground/{number}")
+    style = chance.choice(STYLES)
+    base = _any_paint(chance)
+    pattern = chance.choice(list(PATTERNS)) if style == "cluttered" else ""
+    paints: tuple[Paint, ...]
+    if style == "plain":
+        paints, said = (base,), _plain_words(_nearest(base))
+    elif style == "gradient":
+        paints, said = (base, _any_paint(chance)), FADING
+    else:
+        # Marks like their base, as in the tables: what stands out should be the things.
+        marks = [_shifted(base, chance) for _ in range(chance.randint(2, 4))]
+        paints, said = (base, *marks), _pattern_words(pattern)
+    hides = {word for word, paint in PAINTS.items() for one in paints if _near(paint, one)}
+    return Ground(f"{MADE_UP}{number}", style, paints, frozenset(hides), said, pattern)
+
+
+def _any_paint(chance: random.Random) -> Paint:
+    """Every hue, from pale to strong and from dark to light."""
+    hue, saturation, value = chance.random(), chance.random(), chance.uniform(0.08, 1)
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _shifted(paint: Paint, chance: random.Random) -> Paint:
+    red, green, blue = (min(255, max(0, one + chance.randint(-60, 60))) for one in paint)
+    return red, green, blue
+
+
+def _near(one: Paint, other: Paint) -> bool:
+    return math.dist(one, other) < HIDDEN
+
+
+def _nearest(paint: Paint) -> str:
+    return min(PAINTS, key=lambda word: math.dist(PAINTS[word], paint))
 
 
 def draw_ground(ground: Ground, side: int, seed: int) -> Image.Image:
@@ -228,3 +295,5 @@ PATTERNS: dict[str, Pattern] = {
     "zigzags": _zigzags,
     "bricks": _bricks,
 }
+# Every way in which captions speak of a background.
+SAID = tuple(dict.fromkeys((*(ground.said for ground in _ALL), *map(_plain_words, PAINTS), FADING)))

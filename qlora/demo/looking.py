@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from qlora.demo.grounds import GROUNDS
+from qlora.demo.grounds import ground_of
 from qlora.demo.kinds import KINDS, Look, a
 from qlora.demo.reading import NUMBERS, said
 from qlora.demo.scoring import Expected
@@ -44,7 +44,7 @@ def caption_of(scene: Scene, chance: random.Random, detail: bool = True) -> str:
         opening = "There are"
     text = f"{opening} {contents(scene)}"
     if detail or chance.random() < 0.5:
-        text += f" on {GROUNDS[scene.ground].said}"
+        text += f" on {ground_of(scene.ground).said}"
     text += "."
     if detail and len(scene.things) > 1:
         placed = [(thing, region(thing)) for thing in single(scene)]

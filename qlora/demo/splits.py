@@ -7,13 +7,14 @@ picture) is in no scene and no question of training and validation.
 
 from __future__ import annotations
 
+import math
 import random
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qlora.demo.fonts import FONTS
-from qlora.demo.grounds import GROUNDS, Ground
+from qlora.demo.grounds import GROUNDS, Ground, Paint, made_up_ground
 from qlora.demo.kinds import PAINTS, Kind, Look
 from qlora.demo.reading import NAMES
 from qlora.demo.words import WORDS
@@ -39,6 +40,10 @@ HELD_COLOURS = frozenset(
 )
 # One pair of kind and background in so many is held back.
 HELD_GROUND_PAIRS = 8
+# How often a scene of training has a made-up background, and from how many it takes one.
+MADE_UP_GROUNDS, TRIED_GROUNDS = 0.6, 12
+# A made-up background with all paints so near to those of one that is held back, in RGB, is it.
+SAME_PAINT = 60
 # One kind in so many has its facts in text only, never in talk about a picture.
 HELD_FACTS = 4
 
@@ -72,6 +77,20 @@ def held_pair(kind: str, ground: str) -> bool:
     return zlib.crc32(f"{kind}/{ground}".encode()) % HELD_GROUND_PAIRS == 0
 
 
+def held_ground(ground: Ground) -> bool:
+    """Whether a background is held back, or a made-up one too much like one that is."""
+    return ground.name in HELD_GROUNDS or any(
+        held.pattern == ground.pattern
+        and (held.pattern or all(map(_same_paint, held.paints, ground.paints)))
+        for held in map(GROUNDS.__getitem__, HELD_GROUNDS)
+        if held.style == ground.style
+    )
+
+
+def _same_paint(one: Paint, other: Paint) -> bool:
+    return math.dist(one, other) < SAME_PAINT
+
+
 def held_facts(kind: Kind) -> bool:
     """Whether a kind's facts are asked about a picture in the test split only."""
     return zlib.crc32(f"facts/{kind.name}".encode()) % HELD_FACTS == 0
@@ -94,12 +113,15 @@ class Rules:
         held = self.novelty == "combination"
         return chance.choice([look for look in kind.looks if held or not held_look(look)])
 
-    def grounds(self, looks: Sequence[Look]) -> list[Ground]:
+    def grounds(self, chance: random.Random, looks: Sequence[Look]) -> list[Ground]:
         """Backgrounds on which these may stand; in a new combination, only with a held pair."""
         new = self.novelty == "background"
         found = [g for g in GROUNDS.values() if (g.name in HELD_GROUNDS) is new]
         if new:
             return found
+        if self.split != "test" and chance.random() < MADE_UP_GROUNDS:
+            tried = [made_up_ground(chance.randrange(SPAN)) for _ in range(TRIED_GROUNDS)]
+            found = [ground for ground in tried if not held_ground(ground)]
         kinds = {look.kind for look in looks}
         if self.novelty == "combination":
             if any(map(held_look, looks)):

@@ -15,12 +15,12 @@ import numpy as np
 from qlora.data.encode import IGNORE
 from qlora.demo import fonts
 from qlora.demo.draw import placed
-from qlora.demo.grounds import GROUNDS
+from qlora.demo.grounds import SAID, ground_of
 from qlora.demo.kinds import KINDS, PAINTS
 from qlora.demo.world import WORD, Scene, Thing
 
 # What a cell may show: a kind, a word, or a background by the way it is spoken of.
-SHOWN = (*KINDS, WORD, *dict.fromkeys(ground.said for ground in GROUNDS.values()))
+SHOWN = (*KINDS, WORD, *SAID)
 COLOURS = ("", *PAINTS)
 LETTERS = string.ascii_letters
 # The longest word; what is longer is told to here.
@@ -71,7 +71,7 @@ def cells(scene: Scene, side: int, grid: int) -> Cells:
         `[grid * grid, LONGEST_WORD]`.
     """
     centres = (np.arange(grid) + 0.5) * (side / grid)
-    shown = np.full((grid, grid), _SHOWN[GROUNDS[scene.ground].said])
+    shown = np.full((grid, grid), _SHOWN[ground_of(scene.ground).said])
     colour, letter = np.full((grid, grid), NONE), np.full((grid, grid), NONE)
     box = np.zeros((grid, grid, 4), np.float32)
     centre, alike = np.zeros((grid, grid), bool), np.full((grid, grid), NONE)

@@ -26,7 +26,7 @@ from qlora.demo.world import Scene, Unfit
 # How often two pictures are told of, one after the other.
 TWO = 0.15
 # Questions that are asked about a picture beside its caption.
-QUESTIONS = 6
+QUESTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,10 @@ def _word_colour(stage: Stage, seen: Scene) -> Turn:
 
 
 ASKED: tuple[Callable[[Stage, Scene], Turn], ...] = (
-    _count,
-    _count,
-    _presence,
+    *[_count] * 3,
+    *[_presence] * 3,
     _absent,
     _reading,
-    _reading,
     _word_colour,
-    where_turn,
-    where_turn,
-    where_turn,
+    *[where_turn] * 4,
 )

@@ -2,12 +2,13 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
 from qlora.demo.fonts import FONTS
-from qlora.demo.grounds import GROUNDS
+from qlora.demo.grounds import GROUNDS, MADE_UP, STYLES, ground_of
 from qlora.demo.kinds import KINDS
 from qlora.demo.questions import SKILLS, example
 from qlora.demo.splits import (
@@ -18,6 +19,7 @@ from qlora.demo.splits import (
     SPAN,
     SPLITS,
     held_facts,
+    held_ground,
     held_look,
     held_pair,
     seed_of,
@@ -87,6 +89,32 @@ def test_what_is_held_back_exists_and_is_a_small_part() -> None:
         assert sum(kind == colour_of for kind, _ in HELD_COLOURS) < len(KINDS[colour_of].looks) / 2
     pairs = [held_pair(kind, ground) for kind in KINDS for ground in GROUNDS]
     assert 0.08 < sum(pairs) / len(pairs) < 0.18
+
+
+def test_made_up_backgrounds_are_endless_and_none_is_like_one_that_is_held_back() -> None:
+    for split in ("train", "validation"):
+        made = {scene.ground for _, scene in scenes(split) if scene.ground.startswith(MADE_UP)}
+        assert len(made) > 0.4 * len(scenes(split))
+        assert not any(held_ground(ground_of(name)) for name in made)
+        assert {ground_of(name).style for name in made} == {*STYLES}
+    assert not any(scene.ground.startswith(MADE_UP) for _, scene in scenes("test"))
+
+
+def test_a_background_too_much_like_one_that_is_held_back_is_held_back_too() -> None:
+    turquoise, dusk = GROUNDS["turquoise"], GROUNDS["dusk"]
+    red, green, blue = turquoise.paints[0]
+    near, far = ((red + 30, green, blue),), ((red + 90, green, blue),)
+    assert held_ground(replace(turquoise, name="other", paints=near))
+    assert not held_ground(replace(turquoise, name="other", paints=far))
+    assert not held_ground(replace(turquoise, name="other", paints=near, style="gradient"))
+    assert not held_ground(replace(dusk, name="other", paints=(dusk.paints[0], near[0])))
+    bricks = GROUNDS["bricks"]
+    assert held_ground(replace(bricks, name="other", paints=((0, 0, 0), (9, 9, 9))))
+
+
+def test_nothing_stands_on_a_background_that_hides_it() -> None:
+    for _, scene in scenes("train"):
+        assert not {thing.colour for thing in scene.things} & ground_of(scene.ground).hides
 
 
 def test_an_example_is_the_same_every_time() -> None:
