@@ -5,141 +5,24 @@ Contract: `SHAPES[name]` is the configuration that the published files of such a
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
-from transformers import LlamaConfig, MllamaVisionConfig
-
-from lite.attend import FOLLOWING, NEIGHBOURS, OWN
-from lite.images import CROP, PAD, SQUASH, TILES, Preprocessing
-from lite.template import IDEFICS, LLAMA_3, LLAVA_V1, MMGPT, OWL
-from qlora.model.config import (
-    Abstractor,
-    Encoder,
-    Gated,
-    GatedLlama,
-    ModelConfig,
-    Perceiver,
-    Projector,
-    Spliced,
-    TiledEncoder,
-)
-from qlora.model.weights import ADDED_TOKENS
-
-
-def _llama(hidden: int, layers: int, heads: int, feed_forward: int, **others: Any) -> LlamaConfig:
-    sizes = {"num_key_value_heads": heads, "vocab_size": 32000, "rms_norm_eps": 1e-6, **others}
-    return LlamaConfig(
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=feed_forward,
-        max_position_embeddings=4096,
-        tie_word_embeddings=False,
-        **sizes,
-    )
-
-
-def _clip(width: int, layers: int, side: int, **vision: Any) -> dict[str, Any]:
-    """An open_clip config, whose text tower nobody builds."""
-    sizes = {"image_size": side, "layers": layers, "width": width, "patch_size": 14}
-    text = {"context_length": 8, "vocab_size": 16, "width": 32, "heads": 2, "layers": 1}
-    tower = {"head_width": 64, **sizes, **vision}
-    return {"embed_dim": 64, "quick_gelu": True, "vision_cfg": tower, "text_cfg": text}
-
-
-def _flamingo(llama: LlamaConfig, interval: int, clip: dict[str, Any]) -> ModelConfig:
-    """OpenFlamingo's make: gated blocks before every so-manieth layer."""
-    vision = clip["vision_cfg"]
-    return ModelConfig(
-        family="mmgpt",
-        llama=llama,
-        encoder=Encoder(clip),
-        connector=Perceiver(width=vision["width"], latents=64, depth=6, heads=8),
-        injection=Gated(tuple(range(interval - 1, llama.num_hidden_layers, interval)), 8),
-        attend=FOLLOWING,
-        preprocessing=Preprocessing(vision["image_size"], fit=CROP),
-        embedding_rows=llama.vocab_size + len(ADDED_TOKENS),
-        template=MMGPT.name,
-    )
-
-
-_LLAMA_7B = _llama(4096, 32, 32, 11008)
-_MMGPT_9B = _flamingo(_LLAMA_7B, 4, _clip(1024, 24, 224))
-
-_OWL_7B = replace(
-    _MMGPT_9B,
-    family="mplug-owl",
-    encoder=Encoder(_clip(1024, 24, 224), keep_class=True, final_norm=True, epsilon=1e-6),
-    connector=Abstractor(
-        dim=1024, dim_media=1024, queries=64, depth=6, heads=16, inner=2816, width=4096
-    ),
-    injection=Spliced(),
-    attend=OWN,
-    preprocessing=Preprocessing(224, fit=SQUASH),
-    template=OWL.name,
-)
-_LLAVA_7B = replace(
-    _MMGPT_9B,
-    family="llava",
-    # The last layer's output is not used.
-    encoder=Encoder(_clip(1024, 23, 336)),
-    connector=Projector(dim_media=1024, width=4096, depth=2, latents=576),
-    injection=Spliced(),
-    attend=OWN,
-    preprocessing=Preprocessing(336, fit=PAD),
-    template=LLAVA_V1.name,
-)
-_IDEFICS_BLOCKS = GatedLlama(
-    layers=tuple(range(0, 32, 4)),
-    heads=32,
-    kv_heads=32,
-    dim_head=128,
-    inner=11008,
-    head_norms=True,
-    gates=1,
-    epsilon=1e-6,
-    blind=True,
-)
-_IDEFICS_9B = replace(
-    _MMGPT_9B,
-    family="idefics",
-    encoder=Encoder(_clip(1280, 32, 224, head_width=80) | {"quick_gelu": False}, keep_class=True),
-    connector=Perceiver(1280, 64, 6, 16, dim_head=96, head_norms=True, activation="relu"),
-    injection=_IDEFICS_BLOCKS,
-    preprocessing=Preprocessing(224, fit=SQUASH),
-    template=IDEFICS.name,
-)
-_TILED = TiledEncoder(MllamaVisionConfig())
-_TILE, _MOST = _TILED.vision.image_size, _TILED.vision.max_num_tiles
-_MLLAMA_11B = replace(
-    _MMGPT_9B,
-    family="mllama",
-    llama=_llama(4096, 32, 32, 14336, num_key_value_heads=8, vocab_size=128256, rms_norm_eps=1e-5),
-    encoder=_TILED,
-    connector=Projector(dim_media=_TILED.width, width=4096, depth=1, latents=_TILED.tokens),
-    injection=replace(
-        _IDEFICS_BLOCKS,
-        # Layers 3, 8, 13 and so on of 40, counted without each other.
-        layers=tuple(range(3, 32, 4)),
-        kv_heads=8,
-        inner=14336,
-        epsilon=1e-5,
-        blind=False,
-    ),
-    attend=NEIGHBOURS,
-    preprocessing=Preprocessing(_TILE, fit=TILES, tiles=_MOST),
-    embedding_rows=128256 + 8,
-    template=LLAMA_3.name,
+from qlora.plan.known import (
+    IDEFICS_9B,
+    LLAVA_7B,
+    MLLAMA_11B,
+    MMGPT_9B,
+    OWL_7B,
+    clip,
+    flamingo,
+    llama,
 )
 
 SHAPES = {
-    "tiny": _flamingo(_llama(64, 4, 4, 160, vocab_size=320), 2, _clip(64, 2, 28)),
-    "1b": _flamingo(_llama(2048, 16, 16, 5504), 4, _clip(768, 12, 224)),
+    "tiny": flamingo(llama(64, 4, 4, 160, vocab_size=320), 2, clip(64, 2, 28)),
+    "1b": flamingo(llama(2048, 16, 16, 5504), 4, clip(768, 12, 224)),
     # LLaMA-7B, OpenFlamingo's gated blocks before every fourth layer, CLIP ViT-L/14.
-    "9b": _MMGPT_9B,
-    "mplug-owl-7b": _OWL_7B,
-    "llava-1.5-7b": _LLAVA_7B,
-    "idefics-9b": _IDEFICS_9B,
-    "llama-3.2-11b-vision": _MLLAMA_11B,
+    "9b": MMGPT_9B,
+    "mplug-owl-7b": OWL_7B,
+    "llava-1.5-7b": LLAVA_7B,
+    "idefics-9b": IDEFICS_9B,
+    "llama-3.2-11b-vision": MLLAMA_11B,
 }

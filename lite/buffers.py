@@ -17,6 +17,7 @@ from lite.device import CPU
 # Not to be shared with other processes.
 PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
 
+
 class Buffer(Protocol):
     """An array where a graph runs, which it reads and writes in place.
 

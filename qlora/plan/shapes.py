@@ -18,7 +18,6 @@ from qlora.model.config import (
     Gated,
     GatedLlama,
     ModelConfig,
-    Perceiver,
     Spliced,
     TiledEncoder,
 )
@@ -253,19 +252,3 @@ def _skeleton(linears: dict[str, tuple[int, int]]) -> nn.Module:
             parent = parent.get_submodule(folder)
         parent.add_module(leaf, nn.Linear(columns, rows, bias=False, device="meta"))
     return root
-
-
-# LLaMA-7B with OpenFlamingo-9B's blocks before every fourth layer, and CLIP ViT-L/14 (224 px).
-MMGPT_9B = Shapes(
-    hidden=4096,
-    layers=32,
-    heads=32,
-    kv_heads=32,
-    feed_forward=11008,
-    vocabulary=32000,
-    embedding_rows=32003,
-    gated=Gated(tuple(range(3, 32, 4)), 8),
-    connector=Perceiver(width=1024, latents=64, depth=6, heads=8),
-    vision=vit_parameters(1024, 24, 14, 256),
-    patches=256,
-)

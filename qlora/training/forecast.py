@@ -11,8 +11,7 @@ from pathlib import Path
 from lite.errors import BadInput
 from lite.template import MMGPT, Template
 from qlora.data.conversation import Conversation
-from qlora.plan import MMGPT_9B, Device, Plan, Settings, Shapes, Work, make_plan
-from qlora.published import MMGPT_9B as MMGPT_9B_FILES
+from qlora.plan import KNOWN, Device, Plan, Settings, Shapes, Work, make_plan
 from qlora.published import TINY
 from qlora.recipe import Recipe
 from qlora.training.feed import IMAGES, TEXT, Stream, batches
@@ -50,12 +49,12 @@ def shapes_of(recipe: Recipe) -> Shapes:
         )
         if all(Path(part).exists() for part in parts):
             return Shapes.of(checkpoints.read(with_lora=False).config)
-        if parts == (MMGPT_9B_FILES.llama, MMGPT_9B_FILES.flamingo):
-            return MMGPT_9B
+        if parts in KNOWN:
+            return Shapes.of(KNOWN[parts])
         missing = next(part for part in parts if not Path(part).exists())
     raise BadInput(
         f"The sizes of {missing} are not known before it is downloaded; give paths on this "
-        f"machine, or plan for model.name=mmgpt-9b."
+        f"machine, or plan for a published model, such as model.name=mmgpt-9b."
     )
 
 

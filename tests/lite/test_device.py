@@ -1,6 +1,8 @@
 """A device that cannot be used costs a sentence; buffers are the same wherever they are."""
 
+import mmap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,20 @@ def test_buffers_are_zeros_and_keep_what_is_written(kind: str) -> None:
     expected[0, 0, 2:4] = 2
     np.testing.assert_array_equal(made.read(), expected)
     np.testing.assert_array_equal(made.value.numpy(), expected)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_NOHUGEPAGE"), reason="of Linux")
+def test_memory_is_taken_as_positions_are_written() -> None:
+    before = resident()
+    made = [HostBuffer((1, 32, 4096, 128), np.dtype(np.float32)) for _ in range(8)]  # 64 MB each
+    for one in made:
+        one.write(np.s_[0, :, :8], np.ones((32, 8, 128), np.float32))  # 128 KB
+    assert resident() - before < 64 << 20
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 @needs_gpu

@@ -17,12 +17,22 @@ from qlora.plan.memory import nf4_bits
 from qlora.plan.plan import make_plan
 from qlora.plan.report import duration, render
 from qlora.plan.settings import Settings, Work
-from qlora.plan.shapes import MMGPT_9B, Shapes
+from qlora.plan.shapes import Shapes
 from qlora.recipe_file import read_recipe
+from qlora.training.forecast import shapes_of
 
 PUBLISHED = ("q_proj", "k_proj", "v_proj", "o_proj", "to_q", "to_kv", "to_out", "ff.1", "ff.3")
 ALL_LINEAR = (*PUBLISHED, "gate_proj", "up_proj", "down_proj")
 LARGE = DEVICES["H200 141GB"]
+MMGPT_9B = Shapes.of(SHAPES["9b"])
+# Recipes of published models, and their billions of parameters.
+RECIPES = {
+    "mmgpt-9b": 8.22,
+    "mplug-owl-7b": 7.12,
+    "llava-1.5-7b": 7.05,
+    "idefics-9b": 8.93,
+    "llama-3.2-11b-vision": 10.64,
+}
 
 
 def plan(device=LARGE, work=None, **settings):
@@ -36,9 +46,10 @@ def test_parameters_are_those_of_the_model_that_is_built(name):
     assert Shapes.of(config).total == sum(p.numel() for p in model.parameters())
 
 
-def test_the_9b_constants_are_those_of_its_checkpoints():
-    assert Shapes.of(SHAPES["9b"]) == MMGPT_9B
-    assert MMGPT_9B.total == pytest.approx(8.22e9, rel=0.001)
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_published_model_is_planned_before_it_is_downloaded(name):
+    shapes = shapes_of(read_recipe(name))
+    assert shapes.total == pytest.approx(RECIPES[name] * 1e9, rel=0.001)
 
 
 @pytest.mark.parametrize(
