@@ -113,21 +113,27 @@ class Rules:
         held = self.novelty == "combination"
         return chance.choice([look for look in kind.looks if held or not held_look(look)])
 
-    def grounds(self, chance: random.Random, looks: Sequence[Look]) -> list[Ground]:
-        """Backgrounds on which these may stand; in a new combination, only with a held pair."""
+    def any_grounds(self, chance: random.Random, looks: Sequence[Look]) -> list[Ground]:
+        """Those of `grounds`, or as often in training some that are made up."""
+        if self.split == "test" or chance.random() >= MADE_UP_GROUNDS:
+            return self.grounds(looks)
+        tried = [made_up_ground(chance.randrange(SPAN)) for _ in range(TRIED_GROUNDS)]
+        return [g for g in tried if not held_ground(g) and not _held_with(looks, g)]
+
+    def grounds(self, looks: Sequence[Look]) -> list[Ground]:
+        """Backgrounds of the tables on which these may stand.
+
+        In a new combination, only with a held pair.
+        """
         new = self.novelty == "background"
         found = [g for g in GROUNDS.values() if (g.name in HELD_GROUNDS) is new]
         if new:
             return found
-        if self.split != "test" and chance.random() < MADE_UP_GROUNDS:
-            tried = [made_up_ground(chance.randrange(SPAN)) for _ in range(TRIED_GROUNDS)]
-            found = [ground for ground in tried if not held_ground(ground)]
-        kinds = {look.kind for look in looks}
         if self.novelty == "combination":
             if any(map(held_look, looks)):
                 return found
-            return [g for g in found if any(held_pair(kind, g.name) for kind in kinds)]
-        return [g for g in found if not any(held_pair(kind, g.name) for kind in kinds)]
+            return [g for g in found if _held_with(looks, g)]
+        return [g for g in found if not _held_with(looks, g)]
 
     def word(self, chance: random.Random) -> tuple[str, str, str]:
         """A word to draw, its colour and its font."""
@@ -142,6 +148,10 @@ class Rules:
     def asks_facts(self, kind: Kind) -> bool:
         """Whether facts of a kind may be asked about a picture."""
         return self.split == "test" or not held_facts(kind)
+
+
+def _held_with(looks: Sequence[Look], ground: Ground) -> bool:
+    return any(held_pair(look.kind, ground.name) for look in looks)
 
 
 def made_up(chance: random.Random) -> str:

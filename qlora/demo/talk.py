@@ -112,7 +112,7 @@ class Stage:
         if self.rules.novelty == "font":
             words = max(words, 1)
         written = [self.rules.word(self.chance) for _ in range(words)]
-        grounds = self.rules.grounds(self.chance, [look for look, _ in groups])
+        grounds = self.rules.any_grounds(self.chance, [look for look, _ in groups])
         return compose(self.chance, groups, grounds, written)
 
     def near(self, kinds: Sequence[str]) -> Kind:
