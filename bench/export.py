@@ -1,9 +1,11 @@
-"""Memory and time of `lite-export` from checkpoints on disk, in the layouts that people have.
+"""Memory and time of exporting, from checkpoints on disk in the layouts that people have.
 
-Contract: random checkpoints of a shape (LLaMA in shards, CLIP, OpenFlamingo; float16) are written
-once and kept; each precision is exported by `lite-export` in a process of its own, without proofs,
-which need the memory to run the bundle. Peak memory is that process's largest resident set, with
-Python, torch, and the pages of the checkpoints that it has mapped.
+Contract: random checkpoints of a shape of the first family (LLaMA in shards, CLIP, OpenFlamingo;
+float16) are written once and kept, and `lite-export` reads them. A model of another family is
+exported as its random weights are made, a tensor at a time, which takes longer than reading. Each
+precision has a process of its own, and no proofs, which need the memory to run the bundle. Peak
+memory is that process's largest resident set, with Python, torch, and the pages of the checkpoints
+that it has mapped.
 
 Example: lite-bench export --shape 9b --precision int4 -o bench/results/export-9b.json
 """
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +47,30 @@ PIECES = 400
 # The first of the characters that Unicode leaves to everybody's own use.
 PRIVATE = 0xF0000
 DONE = "complete"
-FLAMINGO = [name for name, shape in SHAPES.items() if isinstance(shape.injection, Gated)]
 # Runs lite-export and says what it took at most.
-CHILD = """
+FROM_DISK = """
 import sys
 from bench.machine import peak_bytes
 from export.commands.export import command
-command.main(sys.argv[1:], standalone_mode=False)
+command.main([*sys.argv[1:], "--no-proof"], standalone_mode=False)
+print(peak_bytes())
+"""
+# The same for random weights: shape, precision, and where the bundle goes.
+AS_MADE = """
+import sys
+from pathlib import Path
+from bench.machine import peak_bytes
+from bench.random_weights import random_weights
+from export.bundle import write_bundle
+from export.precision import precision
+shape, bits, bundle = sys.argv[1:]
+write_bundle(random_weights(shape), Path(bundle), precision(bits), lambda opened: [])
 print(peak_bytes())
 """
 
 
 @click.command(name="export")
-@click.option("--shape", type=click.Choice(FLAMINGO), default="9b", show_default=True)
+@click.option("--shape", type=click.Choice([*SHAPES]), default="9b", show_default=True)
 @click.option(
     "--precision",
     "precisions",
@@ -68,17 +81,20 @@ print(peak_bytes())
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file.")
 def command(shape: str, precisions: tuple[str, ...], output: Path | None) -> None:
-    """Measure exporting from checkpoints on disk."""
-    folder = cache_dir("bench") / f"{shape}-checkpoints"
-    write_checkpoints(random_weights(shape), folder)
-    report = {
+    """Measure exporting a model of random weights."""
+    report: dict[str, Any] = {
         "command": command_line(),
         "machine": machine(("torch", "onnx", "safetensors")),
         "load_average": load_average(),
         "shape": shape,
-        "read_gb": round(_size(folder) / 1e9, 2),
-        "exports": {name: _exported(folder, name) for name in precisions},
     }
+    if isinstance(SHAPES[shape].injection, Gated):
+        folder = cache_dir("bench") / f"{shape}-checkpoints"
+        write_checkpoints(random_weights(shape), folder)
+        report["read_gb"] = round(_size(folder) / 1e9, 2)
+        report["exports"] = {name: _from_disk(folder, name) for name in precisions}
+    else:
+        report["exports"] = {name: _as_made(shape, name) for name in precisions}
     if output:
         with replacing(output) as partial:
             partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -163,29 +179,34 @@ def _write_shards(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
-def _exported(checkpoints: Path, precision: str) -> dict[str, float]:
-    """What one export took; the bundle is not kept."""
-    with tempfile.TemporaryDirectory(dir=checkpoints.parent) as scratch:
+def _from_disk(checkpoints: Path, precision: str) -> dict[str, float]:
+    parts = {
+        "llama": checkpoints / "llama",
+        "clip": checkpoints / "clip.json",
+        "clip-weights": checkpoints / "clip.safetensors",
+        "flamingo": checkpoints / "flamingo.safetensors",
+        "precision": precision,
+    }
+    arguments = [f"--{name}={value}" for name, value in parts.items()]
+    return _measured(lambda bundle: [FROM_DISK, *arguments, f"--output={bundle}"])
+
+
+def _as_made(shape: str, precision: str) -> dict[str, float]:
+    return _measured(lambda bundle: [AS_MADE, shape, precision, str(bundle)])
+
+
+def _measured(program: Callable[[Path], list[str]]) -> dict[str, float]:
+    """What one export took; the bundle, whose place `program` is told, is not kept."""
+    kept = cache_dir("bench")
+    kept.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept) as scratch:
         bundle = Path(scratch) / "bundle"
-        parts = {
-            "llama": checkpoints / "llama",
-            "clip": checkpoints / "clip.json",
-            "clip-weights": checkpoints / "clip.safetensors",
-            "flamingo": checkpoints / "flamingo.safetensors",
-            "precision": precision,
-            "output": bundle,
-        }
-        arguments = [f"--{name}={value}" for name, value in parts.items()]
         start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, *arguments, "--no-proof"],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        line = [sys.executable, "-c", *program(bundle)]
+        done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=False)
         seconds = time.perf_counter() - start
         if done.returncode:
-            raise LiteError(f"lite-export --precision {precision} failed; what it said is above.")
+            raise LiteError("The export failed; what it said is above.")
         return {
             "peak_rss_gb": round(int(done.stdout.split()[-1]) / 1e9, 2),
             "seconds": round(seconds, 1),

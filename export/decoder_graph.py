@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from export.graph import BLOCKED, BOOL, CONTRIB, FLOAT16, INT32, INT64, Graph
 from export.heads import pad_heads, padded_head_dim, rotary_tables
@@ -68,7 +69,8 @@ class DecoderGraph:
             x, delta = self._decoder_layer(x, delta, i)
         h, _ = self._norm(x, delta, "lang_encoder.model.norm.weight")
         h = g.op("Slice", h, logits_from, g.constant(2**31), g.constant(1))
-        head = self._array("lang_encoder.lm_head.weight")
+        # As it is stored: Llama 3's has 128,256 rows, 2.1 GB in float32.
+        head = ir.tensor_adapters.TorchTensor(self.weights["lang_encoder.lm_head.weight"]).numpy()
         logits = g.linear(h, "lang_encoder.lm_head", head, role="lm_head")
         g.real_output(logits, "logits", [1, "L", llama.vocab_size])
 
@@ -135,10 +137,9 @@ class DecoderGraph:
 
     def _embed(self, ids: ir.Value) -> ir.Value:
         name = "lang_encoder.model.embed_tokens.weight"
-        table = self._array(name)
-        if self.g.precision.bits < 32:
-            # Half the size, and exact for LLaMA's own rows, which were published in fp16.
-            table = table.astype(np.float16)
+        # Half the size, and exact for LLaMA's own rows, which were published in fp16.
+        kind = torch.float16 if self.g.precision.bits < 32 else torch.float32
+        table = self.weights[name].to(kind).numpy()
         rows = self.g.op("Gather", self.g.weight(name, table), ids)
         same = self.g.real == FLOAT16 or table.dtype == np.float32
         return rows if same else self.g.op("Cast", rows, to=int(self.g.real))

@@ -161,10 +161,15 @@ class Graph:
         bias: np.ndarray | None = None,
         role: str = "",
     ) -> ir.Value:
-        """`x @ weight.T + bias` with `weight [out, in]`, in the precision of `role`."""
+        """`x @ weight.T + bias` with `weight [out, in]`, in the precision of `role`.
+
+        The weight may be of any float type, also of `ml_dtypes`; it is converted by rows where it
+        is quantized, so that a large one needs no second copy.
+        """
         precision = self.precision.of(role)
         if precision.bits >= 16:
-            x = self.op("MatMul", x, self.weight(f"{name}.weight", weight.T))
+            transposed = np.asarray(weight.T, dtype=np.float32, order="C")
+            x = self.op("MatMul", x, self.weight(f"{name}.weight", transposed))
         else:
             x = self._quantized_linear(x, name, weight, precision)
         return x if bias is None else self.op("Add", x, self.weight(f"{name}.bias", bias))

@@ -57,7 +57,13 @@ def block_size(columns: int, block: int) -> int:
 
 
 def quantize(weight: np.ndarray, bits: int, block: int) -> BlockQuantized:
-    """Quantize `weight [out, in]` (float) to `bits` (4 or 8) in blocks of `block` columns."""
+    """Quantize to `bits` (4 or 8) in blocks of `block` columns.
+
+    Args:
+        weight: `[out, in]`, of any float type.
+        bits: 4 or 8.
+        block: columns that share a scale, see `block_size`.
+    """
     rows, columns = weight.shape
     block = block_size(columns, block)
     blocks = -(-columns // block)

@@ -1,15 +1,18 @@
 """Block quantization is what MatMulNBits computes with."""
 
+import tracemalloc
+
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 
 from export.graph import FLOAT, Graph
 from export.precision import FP32, INT4, INT8, Precision, precision
-from export.quantize import block_size, quantize
+from export.quantize import ROWS, block_size, quantize
 from lite.errors import BadInput
 
 SHAPES = [(7, 5), (96, 48), (33, 160), (64, 512)]
@@ -34,6 +37,26 @@ def test_quantizing_again_changes_nothing(seed, bits, rows, columns):
     weight = np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32)
     once = quantize(weight, bits, 32).dequantize()
     np.testing.assert_allclose(quantize(once, bits, 32).dequantize(), once, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("stored", [np.float16, bfloat16], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", [INT8, FP32], ids=lambda p: p.name)
+def test_a_weight_may_be_given_as_it_is_stored(stored, kind, tmp_path):
+    weight = np.random.default_rng(0).standard_normal((40, 64)).astype(stored)
+    for name, values in (("a", weight), ("b", weight.astype(np.float32))):
+        with Graph(tmp_path, name, kind) as graph:
+            x = graph.input("x", FLOAT, [1, 64])
+            graph.output(graph.linear(x, "layer", values), "y", FLOAT, [1, 40])
+    assert (tmp_path / "a.data").read_bytes() == (tmp_path / "b.data").read_bytes()
+
+
+def test_a_large_half_precision_weight_is_quantized_without_a_float_copy():
+    weight = np.ones((1024 * ROWS, 32), dtype=np.float16)
+    tracemalloc.start()
+    packed = quantize(weight, 8, 32)
+    most = tracemalloc.get_traced_memory()[1] - packed.codes.nbytes - packed.scales.nbytes
+    tracemalloc.stop()
+    assert most < weight.nbytes  # a float32 copy has twice as many
 
 
 def test_zeros_stay_zero():
