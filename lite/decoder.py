@@ -9,6 +9,7 @@ and a shortened, edited or continued conversation needs no special case.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -55,13 +56,19 @@ class Decoder:
         self.computed = 0
 
     @classmethod
-    def open(cls, bundle: Bundle, device: str = CPU, threads: int | None = None) -> Decoder:
-        """Open the decoder graph.
+    def open(
+        cls,
+        bundle: Bundle,
+        device: str = CPU,
+        threads: int | None = None,
+        graph: Path | None = None,
+    ) -> Decoder:
+        """Open the decoder graph, or another form of the same, `graph`.
 
         Raises:
             BadInput: the manifest does not describe the graph.
         """
-        return cls(bundle, open_session(bundle.path(DECODER), device, threads))
+        return cls(bundle, open_session(graph or bundle.path(DECODER), device, threads))
 
     def fork(self) -> Decoder:
         """Another decoder on the same weights with an empty cache of its own.

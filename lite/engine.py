@@ -14,6 +14,7 @@ from lite.decoder import Decoder
 from lite.device import CPU, choose_device
 from lite.lookahead import RunCosts
 from lite.manifest import TOKENIZER
+from lite.prepacked import prepacked_graph
 from lite.template import template
 from lite.threads import choose_threads
 from lite.tokenizer import Tokenizer
@@ -61,9 +62,10 @@ class Engine:
     def decoder(self) -> Decoder:
         """The decoder, opened at first use."""
         device, threads = self._decoder_options
+        graph = prepacked_graph(self.bundle, device, self._notice)
         if threads is None:
-            threads = choose_threads(self.bundle, device, self._notice)
-        return Decoder.open(self.bundle, device, threads)
+            threads = choose_threads(self.bundle, device, self._notice, graph)
+        return Decoder.open(self.bundle, device, threads, graph)
 
     @property
     def context(self) -> int:

@@ -7,6 +7,7 @@ told, idle threads asleep between runs, no custom operator libraries.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime as ort
@@ -19,7 +20,10 @@ SEVERITY_FATAL = 4
 
 
 def open_session(
-    graph: Path, device: str = CPU, threads: int | None = None
+    graph: Path,
+    device: str = CPU,
+    threads: int | None = None,
+    configure: Callable[[ort.SessionOptions], None] = lambda options: None,
 ) -> ort.InferenceSession:
     """A session for one graph.
 
@@ -27,6 +31,7 @@ def open_session(
         graph: the ONNX file.
         device: of `lite.device.DEVICES`.
         threads: worker threads; None lets ONNX Runtime take one per physical core.
+        configure: sets further options.
 
     Raises:
         BadInput: the number of threads makes no sense.
@@ -39,6 +44,7 @@ def open_session(
     options.log_severity_level = SEVERITY_FATAL
     # Workers that spin after a run would burn a core while the person reads or types.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    configure(options)
     try:
         return ort.InferenceSession(str(graph), options, providers=PROVIDERS[device])
     except Exception as error:

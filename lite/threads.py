@@ -34,7 +34,10 @@ HOPELESS = 1.25
 
 
 def choose_threads(
-    bundle: Bundle, device: str, notice: Callable[[str], None] = lambda sentence: None
+    bundle: Bundle,
+    device: str,
+    notice: Callable[[str], None] = lambda sentence: None,
+    graph: Path | None = None,
 ) -> int | None:
     """Threads for a bundle's decoder where nobody named a number; None is ONNX Runtime's choice.
 
@@ -43,6 +46,7 @@ def choose_threads(
         device: as for `Decoder.open`.
         notice: called with a sentence before a measurement, which takes as long as opening the
             decoder a few times.
+        graph: the form of the decoder graph that will be opened, see `Decoder.open`.
     """
     sizes = (r.size for name, r in bundle.manifest.files.items() if name.startswith(DECODER))
     told = os.environ.get("OMP_NUM_THREADS", "").isdecimal()
@@ -52,7 +56,7 @@ def choose_threads(
     remembered = _read(note)
     if remembered is None:
         notice("Measuring how many threads decode fastest, once for this model and machine...")
-        seconds = measure(bundle, device, candidates(usable_cores()))
+        seconds = measure(bundle, device, candidates(usable_cores()), graph)
         remembered = fastest(seconds)
         _write(note, remembered)
     return remembered
@@ -63,11 +67,13 @@ def candidates(cores: int) -> list[int]:
     return sorted({cores, 3 * cores // 4, cores // 2, cores // 4} - {0}, reverse=True)
 
 
-def measure(bundle: Bundle, device: str, counts: Iterable[int]) -> dict[int, float]:
+def measure(
+    bundle: Bundle, device: str, counts: Iterable[int], graph: Path | None = None
+) -> dict[int, float]:
     """Seconds that a decoding step takes with each number of threads."""
     seconds: dict[int, float] = {}
     for count in counts:
-        seconds[count] = _step(Decoder.open(bundle, device, count))
+        seconds[count] = _step(Decoder.open(bundle, device, count, graph))
         if seconds[count] > HOPELESS * min(seconds.values()):
             break
     return seconds
