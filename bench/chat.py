@@ -10,8 +10,9 @@ other may be had by calling this twice: all that are named are in memory at once
     pp512       prompt of 512 tokens, tokens/s
     tg128       128 tokens one by one, tokens/s, and GB/s of weights read
     tg128 image the same in a conversation about an image
-    tg128 repeating, tg128 new   an answer that repeats itself and one that does not, with prompt
-                lookup (`lite.lookahead`): to be compared with tg128
+    tg128 new, tg128 repeating   an answer that repeats nothing and one that repeats itself, with
+                prompt lookup (`lite.lookahead`), to be compared with
+    tg128 plain one token at a time without it, measured right before
     ttft N      first token of turn N of a conversation about an image, seconds
     depth D     one token after D others, seconds
 

@@ -40,8 +40,8 @@ class Engine(ABC):
         """Encode an image never seen before; False where the engine has no vision encoder here."""
         return False
 
-    def follow(self, tokens: list[int]) -> bool:
-        """Run given tokens one after the other, looking ahead; False where it cannot."""
+    def follow(self, tokens: list[int], ahead: bool = True) -> bool:
+        """Run given further tokens one after the other; False where it cannot look ahead."""
         return False
 
     @abstractmethod
@@ -115,13 +115,13 @@ class Lite(Engine):
         self._ids += self.random(tokens)
         self._decoder.logits(self._ids, self._images)
 
-    def follow(self, tokens: list[int]) -> bool:
+    def follow(self, tokens: list[int], ahead: bool = True) -> bool:
         from lite.lookahead import Lookahead
 
-        ahead = Lookahead(self._decoder, self._model.run_costs)
+        lookahead = Lookahead(self._decoder, self._model.run_costs, ahead)
         for token in tokens:
             self._ids.append(token)
-            ahead.logits(self._ids, self._images)
+            lookahead.logits(self._ids, self._images)
         return True
 
 
@@ -266,15 +266,21 @@ def _decode(engine: Engine, tokens: int) -> float:
 
 
 def _lookahead(engine: Engine, tokens: int) -> dict[str, float]:
-    """An answer that says the same 16 tokens again and again, and one that repeats nothing."""
-    phrase = engine.random(16)
+    """An answer that repeats nothing, without and with looking ahead, and one that says the same
+    16 tokens again and again; one right after the other, to be compared with each other.
+    """
+    new, phrase = engine.random(tokens), engine.random(16)
+    repeating = (phrase * (tokens // 16 + 1))[:tokens]
     found: dict[str, float] = {}
-    texts = {"repeating": (phrase * (tokens // 16 + 1))[:tokens], "new": engine.random(tokens)}
-    for name, text in texts.items():
+    for name, text, ahead in (
+        ("plain", new, False),
+        ("new", new, True),
+        ("repeating", repeating, True),
+    ):
         engine.clear()
         engine.feed(1)
         followed: list[bool] = []
-        seconds = timed(lambda t=text, f=followed: f.append(engine.follow(t)))  # type: ignore[misc]
+        seconds = timed(lambda t=text, a=ahead, f=followed: f.append(engine.follow(t, a)))  # type: ignore[misc]
         found |= {f"tg {name}": seconds} if followed[0] else {}
     return found
 

@@ -158,7 +158,7 @@ def command(
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:
-        _table(figures)
+        print_table(figures)
 
 
 def _identity(model: lite.Model) -> tuple[Any, ...]:
@@ -177,7 +177,7 @@ def _losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.asarray(normal - shifted[np.arange(spoken.sum()), targets[spoken]])
 
 
-def _table(figures: dict[str, dict[str, float]]) -> None:
+def print_table(figures: dict[str, dict[str, float]]) -> None:
     from rich.console import Console
     from rich.table import Table
 

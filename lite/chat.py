@@ -97,6 +97,37 @@ class Chat(Conversation):
         how = _Request(max_tokens, tuple(stop), drop_turns, lookahead, sampler, progress)
         return self._answer(text, as_list(image), how)
 
+    def prepare(
+        self,
+        image: ImageSource | Sequence[ImageSource] | None = None,
+        *,
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> None:
+        """Do now what the next question will need whatever it asks, so that it is answered sooner.
+
+        That is to open the decoder, to encode the images, and to read the conversation up to the
+        question. Nothing is added to the conversation, and `ask` needs no preparation.
+
+        Args:
+            image: what `ask` will be given.
+            progress: as for `ask`.
+
+        Raises:
+            BadInput: an unusable image, or a conversation that does not fit the context.
+        """
+        pictures = [s if isinstance(s, VisualMemory) else load_image(s) for s in as_list(image)]
+        decoder = self.decoder
+        shown = self._look(pictures, Timings(), progress)
+        prompts = []
+        for question in ("A", "0"):
+            coming = Conversation(self.engine, self.system, decoder)
+            coming.exchanges = [*self.exchanges, Exchange(question, shown)]
+            prompts.append(coming.prompt())
+        (ids, images), (others, _) = prompts
+        same = [a == b for a, b in zip(ids, others, strict=False)]
+        known = same.index(False) if False in same else len(same)
+        decoder.logits(ids[:known], images, lambda done, total: progress("prompt", done, total))
+
     def save(self, path: str | Path, kv: bool = False) -> None:
         """Write the conversation to one file, see `lite.session`.
 

@@ -18,6 +18,7 @@ NAMES = (
     "findings",
     "load",
     "quality",
+    "quantizers",
     "serve",
     "session",
     "skills",

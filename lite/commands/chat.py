@@ -80,13 +80,15 @@ def command(
     from lite import load
     from lite.terminal import home
     from lite.terminal.answers import Printer
+    from lite.terminal.early import Early
     from lite.terminal.talk import Talk
 
     interactive = prompt is None and sys.stdin.isatty()
     _check(images, prompt, go_on, session)
     started = time.perf_counter()
     hashing = lambda name: say(f"Checking {name} for the first time...")  # noqa: E731
-    opened = load(model, device, threads, hashing=hashing, notice=say)
+    early = Early()
+    opened = load(model, device, threads, hashing=hashing, notice=early.say)
     if session is not None:
         place = home.named(session)
     elif go_on:
@@ -96,7 +98,7 @@ def command(
     chat = _conversation(opened, place, go_on, system)
     if stats:
         say(f"open {time.perf_counter() - started:.3f} s")
-    talk = Talk(opened, chat, settings, Printer(stats, as_json), place)
+    talk = Talk(opened, chat, settings, Printer(stats, as_json), place, early)
     pictures = [_picture(image) for image in images]
     if interactive:
         _interact(talk, pictures, no_history, no_pictures)
@@ -153,6 +155,8 @@ def _interact(talk: Talk, pictures: list[Picture], no_history: bool, no_pictures
         talk.draw = thumbnail.show
     if pictures:
         say(talk.show(pictures))
+    else:
+        talk.early.begin(talk.chat, ())
     interact(talk, editor(None if no_history else data_dir("history") / "lines"))
 
 

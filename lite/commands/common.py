@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -19,6 +20,10 @@ from lite.device import CPU, DEVICES
 from lite.errors import LiteError
 
 INTERRUPTED = 130
+# The name of threads whose work nobody needs once the person left.
+BACKGROUND = "background"
+# Seconds that they get to end by themselves.
+GRACE = 0.5
 
 
 def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
@@ -54,7 +59,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
             f"set MMGPT_LITE_DEBUG=1 to see where, and report it.",
             1,
         )
-    sys.exit(code)
+    _leave(code)
 
 
 def entry_point(command: click.Command) -> Callable[[], None]:
@@ -81,6 +86,21 @@ def device_option(command: Callable[..., None]) -> Callable[..., None]:
 def say(message: str) -> None:
     """One line for the person, on stderr."""
     click.echo(message, err=True)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process, at once where a background thread is deep in ONNX Runtime.
+
+    A thread that comes back from there while the interpreter is taken down would abort it.
+    """
+    for thread in threading.enumerate():
+        if thread.name == BACKGROUND:
+            thread.join(GRACE)
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+    sys.exit(code)
 
 
 def _failed(message: str, code: int) -> int:

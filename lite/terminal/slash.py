@@ -119,6 +119,7 @@ def _save(talk: Talk, rest: str) -> str:
     file = Path(paste.path(rest))
     if file.exists() and not _is_session(file):
         raise BadInput(f"{file} exists and is no session; give another name.")
+    talk.early.wait(talk.printer.progress)
     talk.chat.save(file, kv=True) if kv else talk.chat.save(file)
     return f"Saved {count(len(talk.chat.exchanges), 'question')} to {file}."
 
@@ -127,6 +128,7 @@ def _load(talk: Talk, rest: str) -> str:
     if not rest:
         raise BadInput("/load needs the file of a session; Tab completes it.")
     file = Path(paste.path(rest))
+    talk.early.wait(talk.printer.progress)
     talk.chat = talk.model.open(file)
     talk.waiting = []
     if talk.home.named:  # a session that was named is left as it is for the other one

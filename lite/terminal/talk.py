@@ -14,6 +14,7 @@ import numpy as np
 
 from lite.errors import BadInput
 from lite.terminal.answers import Printer
+from lite.terminal.early import Early
 from lite.terminal.home import Home
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Talk:
         settings: keyword arguments of `Chat.ask`: `max_tokens` and the fields of `Sampling`.
         printer: shows the answers.
         home: keeps the conversation.
+        early: works on the next question while it is typed.
         draw: shows the person a picture that is added, uint8 `[H, W, 3]`.
     """
 
@@ -43,12 +45,14 @@ class Talk:
         settings: dict[str, Any],
         printer: Printer | None = None,
         home: Home | None = None,
+        early: Early | None = None,
     ) -> None:
         self.model = model
         self.chat = chat
         self.settings = settings
         self.printer = printer or Printer()
         self.home = home or Home()
+        self.early = early or Early()
         self.waiting: list[Picture] = []
         self.draw: Callable[[np.ndarray], None] = lambda rgb: None
 
@@ -61,6 +65,7 @@ class Talk:
             lines.append(f"{picture.name}, {width} x {height}, goes with the next question.")
             lines += picture.notes
         self.waiting += [replace(picture, notes=()) for picture in pictures]
+        self.early.begin(self.chat, self.waiting)
         return "\n".join(lines)
 
     def ask(self, question: str) -> None:
@@ -98,6 +103,7 @@ class Talk:
 
     def _print(self, question: str, images: Sequence[ImageSource]) -> None:
         progress = self.printer.progress
+        self.early.wait(progress)
         self.printer.print(self.chat.ask(question, images, progress=progress, **self.settings))
 
     def _new(self, before: list[Exchange]) -> Exchange | None:

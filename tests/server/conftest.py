@@ -96,8 +96,12 @@ def serve() -> Iterator[Callable[..., Served]]:
 
 @pytest.fixture
 def server(serve: Callable[..., Served], bundles: Any) -> Served:
-    """A server of the reference's model."""
-    return serve(bundles("lora", "int8"))
+    """A server of the reference's model, in fp32.
+
+    In int8 the roundings of several tokens in one run, which depend on times that are measured,
+    may change what a random model says.
+    """
+    return serve(bundles("lora"))
 
 
 def png(image: np.ndarray) -> bytes:
