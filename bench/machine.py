@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lite.cpu import cpu_features, cpu_name
+from lite.cpu import cpu_features, cpu_name, memory_bytes
 
 # What a figure of `lite/` depends on.
 RUNTIME = ("mmgpt-lite", "onnxruntime")
@@ -33,8 +33,7 @@ def machine(libraries: Iterable[str] = ()) -> dict[str, object]:
     report: dict[str, object] = {"cpu": cpu_name(), "cores": os.cpu_count()}
     if flags := [flag for flag in FLAGS if flag in cpu_features()]:
         report["cpu_flags"] = flags
-    if hasattr(os, "sysconf"):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if memory := memory_bytes():
         report["memory_gb"] = round(memory / 1e9, 1)
     report["system"] = f"{platform.system()} {platform.machine()}"
     report["python"] = platform.python_version()

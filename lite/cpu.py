@@ -1,4 +1,4 @@
-"""The processor, as far as kernels and their speed depend on it.
+"""The processor and its memory, as far as kernels and their speed depend on them.
 
 Contract: asks the system only; what it does not tell is empty.
 """
@@ -27,6 +27,13 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Memory of the machine; 0 where the system does not tell."""
+    if not hasattr(os, "sysconf"):
+        return 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _cpuinfo(field: str) -> list[str]:

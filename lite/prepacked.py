@@ -1,11 +1,14 @@
 """The decoder's weights as ONNX Runtime arranges them for this processor, kept as a mapped file.
 
-Contract: opening a large graph otherwise reads its weights and arranges them anew, in memory of
-each process's own. The arranged form is written once into the user's cache, beside the plain one,
-and mapped from then on: opening it reads nothing, and all processes share one copy. It serves only
-the graph, processor and ONNX Runtime that made it, and only if it computed the same logits as the
-plain graph, bit for bit, when it was made. Nothing depends on it: where it cannot be had, the plain
-graph is opened.
+Contract: opening a large graph otherwise arranges its weights in memory of each process's own. The
+arranged form is written once into the user's cache and mapped from then on, so that all processes
+share one copy, which the system may drop and read again. It serves only the graph, processor and
+ONNX Runtime that made it, and only if it computed the same logits as the plain graph, bit for bit,
+when it was made. Nothing depends on it: where it cannot be had, the plain graph is opened.
+
+The file has twice the size of the plain one: ONNX Runtime 1.32 writes both forms, and arranges the
+plain one again when it opens the file, one weight at a time, to find the arranged one by its hash.
+So it is made only where disk and memory are ample.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy as np
 import onnxruntime as ort
 
 from lite.bundle import Bundle
-from lite.cpu import cpu_features, cpu_name
+from lite.cpu import cpu_features, cpu_name, memory_bytes
 from lite.decoder import Decoder
 from lite.device import CPU
 from lite.errors import LiteError
@@ -32,8 +35,11 @@ from lite.vision import VisualMemory
 
 # A smaller decoder opens in a blink anyway.
 PREPACKED_BYTES = 1 << 28
-# Of the plain decoder: what must be free on the cache's disk, of which the half stays free.
-ROOM = 2.5
+# Its size, in those of the plain decoder ...
+TIMES = 2
+# ... and what must be there at least, in its own: free space on the cache's disk, and memory, for
+# both forms are read from the disk's cache when it is opened.
+FREE, MEMORY = 5, 1.25
 # 0 never makes one; what is there already is not used either.
 SWITCH = "MMGPT_LITE_PREPACK"
 # Smaller tensors stay in the graph file.
@@ -60,11 +66,13 @@ def prepacked_graph(
     with suppress(OSError):
         if not folder.is_dir():
             _make_room(folder)
-            if shutil.disk_usage(folder.parent).free < ROOM * size:
+            takes = TIMES * size
+            free = shutil.disk_usage(folder.parent).free
+            if free < FREE * takes or memory_bytes() < MEMORY * takes:
                 return None
             notice(
                 f"Arranging the weights for this processor, once for this model "
-                f"({size / 1e9:.1f} GB in {folder.parent}; {SWITCH}=0 prevents it)..."
+                f"({takes / 1e9:.1f} GB in {folder.parent}; {SWITCH}=0 prevents it)..."
             )
             _make(bundle, folder)
         if (folder / DECODER).is_file():

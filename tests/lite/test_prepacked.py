@@ -109,11 +109,16 @@ def test_what_was_half_made_is_cleared_away(bundle: Bundle) -> None:
     assert not left.exists()
 
 
-def test_it_is_not_made_where_the_disk_is_full(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lacking", ["disk", "memory"])
+def test_it_is_not_made_where_there_is_little_room(
+    lacking: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage("/")._replace(free=1000)
-    monkeypatch.setattr(prepacked.shutil, "disk_usage", lambda path: usage)
+    size = sum(bundle.path(name).stat().st_size for name in (DECODER, f"{DECODER}.data"))
+    usage = shutil.disk_usage("/")._replace(free=9 * size)
+    if lacking == "disk":
+        monkeypatch.setattr(prepacked.shutil, "disk_usage", lambda path: usage)
+    else:
+        monkeypatch.setattr(prepacked, "memory_bytes", lambda: 2 * size)
     assert prepacked.prepacked_graph(bundle) is None
 
 
