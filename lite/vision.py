@@ -53,10 +53,6 @@ class VisionEncoder:
         self._bundle = bundle
         self._options = (device, threads)
         self._session: ort.InferenceSession | None = None
-        # What a tower computes in, up to gigabytes for a tiled one, is given back after each run.
-        self._run_options = ort.RunOptions()
-        arenas = "cpu:0" if device == CPU else "cpu:0;gpu:0"
-        self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
         self._shape = bundle.manifest.sizes.memory_shape
         self._memory = MemoryCache(MEMORY_BYTES)
         self._computing = threading.Lock()  # an image wanted by several threads is computed once
@@ -100,7 +96,7 @@ class VisionEncoder:
             self._session = self._open()
         names = ["resampled_tokens", "visual_memory"]
         try:
-            resampled, memory = self._session.run(names, {"pixels": pixels}, self._run_options)
+            resampled, memory = self._session.run(names, {"pixels": pixels})
         except Exception as error:
             raise LiteError(
                 f"ONNX Runtime failed in the vision graph ({first_line(error)}); "
