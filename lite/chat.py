@@ -119,13 +119,12 @@ class Chat(Conversation):
         decoder = self.decoder
         shown = self._look(pictures, Timings(), progress)
         prompts = []
-        for question in ("A", "0"):
+        for question in ("A", "0"):  # what is the same for both is the same for all
             coming = Conversation(self.engine, self.system, decoder)
             coming.exchanges = [*self.exchanges, Exchange(question, shown)]
             prompts.append(coming.prompt())
         (ids, images), (others, _) = prompts
-        same = [a == b for a, b in zip(ids, others, strict=False)]
-        known = same.index(False) if False in same else len(same)
+        known = next(i for i, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b)
         decoder.logits(ids[:known], images, lambda done, total: progress("prompt", done, total))
 
     def save(self, path: str | Path, kv: bool = False) -> None:

@@ -19,6 +19,11 @@ STORED = """(store) => new Promise((resolve) => {
 REMEMBER = "location.host && (localStorage.getItem({0}) ?? localStorage.setItem({0}, {1}))"
 
 
+def _until_it_listens(tab: Any) -> None:
+    """Until the page shows a session, whose id it puts into its address."""
+    until(lambda: tab.evaluate("location.hash.length > 1"), tab)
+
+
 class ChatPage:
     """One page in a browser context of its own.
 
@@ -46,8 +51,13 @@ class ChatPage:
     def open_tab(self) -> Any:
         tab = self.context.new_page()
         tab.goto(self.url)
-        until(lambda: tab.evaluate("location.hash.length > 1"), tab)
+        _until_it_listens(tab)
         return tab
+
+    def reload(self) -> None:
+        self.tab.evaluate("history.replaceState(null, '', location.pathname)")
+        self.tab.reload()
+        _until_it_listens(self.tab)
 
     def close(self) -> None:
         self.context.close()

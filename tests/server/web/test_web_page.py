@@ -56,7 +56,7 @@ def test_settings_reach_the_server_and_are_kept(page):
         page.tab.fill(f"#set-{name}", str(value))
     page.tab.get_by_label("System line").fill("Answer in verse.")
     page.button("Done").click()
-    page.tab.reload()
+    page.reload()
     with page.tab.expect_request("**/v1/chat/completions") as request:
         asked = page.ask("What is this?")
     sent = request.value.post_data_json
@@ -93,7 +93,7 @@ def test_a_server_with_a_key_is_asked_with_it(open_page, start):
     page.error.get_by_label("Key of the server").fill("open sesame")
     page.button("Save and retry").click()
     page.wait()
-    page.tab.reload()
+    page.reload()
     page.ask("And that?")
 
 
