@@ -10,9 +10,32 @@ Example:
     ...     print(piece.text, end="")
 """
 
-from lite.answer import Piece, Timings
-from lite.chat import Chat
-from lite.errors import BadInput, LiteError
-from lite.model import Model, load
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lite.answer import Piece, Timings
+    from lite.chat import Chat
+    from lite.errors import BadInput, LiteError
+    from lite.model import Model, load
 
 __all__ = ["BadInput", "Chat", "LiteError", "Model", "Piece", "Timings", "load"]
+
+_HOMES = {
+    "BadInput": "errors",
+    "Chat": "chat",
+    "LiteError": "errors",
+    "Model": "model",
+    "Piece": "answer",
+    "Timings": "answer",
+    "load": "model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import at first use: the commands are inside of `run`, where Ctrl-C is heard, by then."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -260,7 +260,9 @@ class Decoder:
         first: int,
     ) -> np.ndarray:
         """One run of the graph: logits of `ids[first:]`, float32 `[T - first, vocab]`."""
-        seen = sorted({j for a, b in np.unique(ranges, axis=0) if b for j in range(a, b + 1)})
+        # Not `np.unique` by rows: while it compares them, it makes a TypeError of a Ctrl-C.
+        different = {*map(tuple, ranges.tolist())}
+        seen = sorted({j for a, b in different if b for j in range(a, b + 1)})
         first_number, number = np.searchsorted([0, *seen], ranges).T  # in the joined memory, from 1
         place = np.where(number > 0, (number - 1) * self._injection.places + offsets + 1, 0)
         inputs = {

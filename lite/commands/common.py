@@ -52,13 +52,16 @@ def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
     except OSError as error:
         code = _failed(_system_error(error), 1)
     except Exception as error:
-        if os.environ.get("MMGPT_LITE_DEBUG"):
+        if _interrupted(error):
+            code = _failed("Stopped.", INTERRUPTED)
+        elif os.environ.get("MMGPT_LITE_DEBUG"):
             raise
-        code = _failed(
-            f"Something in this program went wrong ({type(error).__name__}: {error}); "
-            f"set MMGPT_LITE_DEBUG=1 to see where, and report it.",
-            1,
-        )
+        else:
+            code = _failed(
+                f"Something in this program went wrong ({type(error).__name__}: {error}); "
+                f"set MMGPT_LITE_DEBUG=1 to see where, and report it.",
+                1,
+            )
     _leave(code)
 
 
@@ -106,6 +109,18 @@ def _leave(code: int) -> NoReturn:
 def _failed(message: str, code: int) -> int:
     click.echo(f"Error: {message}" if code != INTERRUPTED else message, err=True)
     return code
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind it: a module in C that is being imported makes an error of its
+    own of what it meets."""
+    name = KeyboardInterrupt.__name__
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, KeyboardInterrupt) or name in str(chain):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
 
 
 def _system_error(error: OSError) -> str:

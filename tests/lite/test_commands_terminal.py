@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from lite.commands.common import run
 from tests.lite.terminals import CTRL_C, CTRL_D, READY, TAKEN
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
@@ -49,8 +51,21 @@ def test_ctrl_c_during_a_single_question_leaves(terminal: Any, long_bundle: Path
     here = terminal("-m", long_bundle, *LONG, "-p", "go on")
     here.read_more(60)
     here.type(CTRL_C)
-    assert here.end() == 130
+    assert here.end() == 130, here.screen
     assert "Traceback" not in here.screen
+
+
+def test_ctrl_c_is_no_fault_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a module in C makes of one that comes while it is imported."""
+
+    @click.command
+    def importing() -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    with pytest.raises(SystemExit) as left:
+        run(importing, [])
+    assert left.value.code == 130
+    assert capsys.readouterr().err.strip() == "Stopped."
 
 
 def test_a_question_that_is_refused_does_not_end_the_chat(terminal: Any, bundles: Any) -> None:
