@@ -136,7 +136,7 @@ def rounded_graph(graph: Path, out: Path, way: Rounding, block: int) -> float:
         if node.op_type != "MatMulNBits":
             continue
         values = [value for value in node.inputs if value is not None]
-        weight = _stored(node, *(value.const_value for value in values[1:]))
+        weight = BlockQuantized.of(node).dequantize()
         padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % block if block else 0)))
         found = way(padded, block)[:, : weight.shape[1]]
         moved += float(np.square(found - weight).sum())
@@ -144,16 +144,6 @@ def rounded_graph(graph: Path, out: Path, way: Rounding, block: int) -> float:
         _replace(model.graph, node, values[0], f"{values[1].name}.float", found)
     ir.save(model, out, external_data=f"{out.name}.data")
     return (moved / total) ** 0.5
-
-
-def _stored(node: ir.Node, *parts: ir.TensorProtocol | None) -> np.ndarray:
-    """The matrix `[out, in]` of a MatMulNBits node whose codes and scales are `parts`."""
-    codes, scales = (part.numpy() for part in parts if part is not None)
-    rows, columns, bits, block = (
-        node.attributes[name].as_int() for name in ("N", "K", "bits", "block_size")
-    )
-    codes = codes.reshape(rows, -1, block * bits // 8)
-    return BlockQuantized(codes, scales.reshape(rows, -1), bits, block, columns).dequantize()
 
 
 def _replace(graph: ir.Graph, node: ir.Node, x: ir.Value, name: str, weight: np.ndarray) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
 from lite.cpu import usable_cores
 
@@ -40,6 +41,20 @@ class BlockQuantized:
     bits: int
     block: int
     columns: int
+
+    @classmethod
+    def of(cls, node: ir.Node) -> BlockQuantized:
+        """The weight that a MatMulNBits node without zero points holds."""
+        codes, scales = (
+            value.const_value.numpy()
+            for value in node.inputs[1:3]
+            if value is not None and value.const_value is not None
+        )
+        rows, columns, bits, block = (
+            node.attributes[name].as_int() for name in ("N", "K", "bits", "block_size")
+        )
+        codes = codes.reshape(rows, -1, block * bits // 8)
+        return cls(codes, scales.reshape(rows, -1), bits, block, columns)
 
     def dequantize(self) -> np.ndarray:
         """The float32 weight `[out, in]` that these codes stand for."""

@@ -69,6 +69,17 @@ def said(text: str, vocabulary: str) -> list[str]:
     return [terms[word] for word in words.split() if word in terms]
 
 
+def mentions(text: str) -> list[tuple[int, int, str, str]]:
+    """Where kinds are named: first character, the one after the last, kind, and colour or ""."""
+    lower, found = text.lower(), []
+    for match in _KIND.finditer(lower):
+        before = re.search(r"([a-z]+) $", lower[: match.start()])
+        colour = COLOURS.get(before[1], "") if before else ""
+        start = match.start() - (len(before[0]) if before and colour else 0)
+        found.append((start, match.end(), NAMES[match[1]], colour))
+    return found
+
+
 def negative(text: str) -> bool:
     """Whether it says no: by its first word, or anywhere if that is neither yes nor no."""
     words = plain(text)

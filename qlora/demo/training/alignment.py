@@ -2,7 +2,8 @@
 
 Contract: `python -m qlora.demo.training.alignment FOLDER` needs LLaMA, CLIP and the first resampler
 in FOLDER and leaves `flamingo.safetensors` there, in OpenFlamingo's layout, for the attend rule
-`preceding`.
+`preceding`. Beside the texts it learns where to look: half of the heads of each block but the first
+are taught `gaze`. With the texts alone, captions were learnt long before questions were.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 
 from lite.attend import PRECEDING, image_index
 from lite.commands.common import entry_point
@@ -25,6 +26,7 @@ from qlora.checkpoints import read_clip
 from qlora.data.encode import IGNORE
 from qlora.demo.draw import draw
 from qlora.demo.training.cells import Cells, cells
+from qlora.demo.training.gaze import gaze
 from qlora.demo.training.language import Tokenized, llama_config
 from qlora.demo.training.loop import Plan, stage, this_device, train
 from qlora.demo.training.resampler import GRID, PERCEIVER, TEACHER, Teacher
@@ -36,6 +38,8 @@ from qlora.model import Flamingo
 from qlora.model.clip import patch_tokens
 from qlora.model.config import Encoder, Gated, ModelConfig, Perceiver
 from qlora.model.flamingo import assign
+from qlora.model.gated_cross_attention import MaskedCrossAttention
+from qlora.model.perceiver import split_heads
 from qlora.model.weights import ADDED_TOKENS, llama_name
 
 IMAGE = VOCABULARY + ADDED_TOKENS.index("<image>")
@@ -46,9 +50,20 @@ GATE = 0.5
 # What the resampler's teacher counts beside the texts: gated blocks that know nothing yet would
 # unteach it.
 TEACHING = 0.1
+# What looking at the right cells counts beside the texts, and what keeps its logarithm finite.
+LOOKING, MASS = 0.3, 1e-3
 # Of the teacher's figures, those for the log.
 RIGHT = "named", "counted", "read"
 LONGEST = 320
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text's ids, for each the next one if it is to be learnt, and where to look for it."""
+
+    ids: np.ndarray
+    targets: np.ndarray
+    gaze: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ class Row:
         ids, targets: `[T]`; each text begins with its `<image>` tokens. A question is no target.
         positions: `[T]`, from 0 in each text.
         index: `[T]`, the picture that a token sees.
+        gaze: bool `[T, LATENTS]`, the cells that it should look at; none in a row of two pictures.
     """
 
     pictures: list[np.ndarray]
@@ -69,6 +85,7 @@ class Row:
     targets: np.ndarray
     positions: np.ndarray
     index: np.ndarray
+    gaze: np.ndarray
 
 
 class Tellings(Tokenized[Row]):
@@ -76,30 +93,39 @@ class Tellings(Tokenized[Row]):
 
     def __getitem__(self, number: int) -> Row:
         scenes, texts = telling(number, self.seed)
-        samples: list[tuple[np.ndarray, np.ndarray]] = []
+        truths = [cells(scene, SIDE, GRID) for scene in scenes]
+        samples: list[Sample] = []
         for text in texts:
-            sample = self._sample(text, len(scenes))
-            if sum(len(ids) for ids, _ in samples) + len(sample[0]) <= LONGEST:
+            sample = self._sample(text, truths)
+            if sum(len(one.ids) for one in samples) + len(sample.ids) <= LONGEST:
                 samples.append(sample)
         return Row(
             pictures=[np.asarray(draw(scene, SIDE)) for scene in scenes],
-            truths=[cells(scene, SIDE, GRID) for scene in scenes],
-            ids=np.concatenate([ids for ids, _ in samples]),
-            targets=np.concatenate([targets for _, targets in samples]),
-            positions=np.concatenate([np.arange(len(ids)) for ids, _ in samples]),
-            index=np.concatenate([image_index(ids, IMAGE, PRECEDING) for ids, _ in samples]),
+            truths=truths,
+            ids=np.concatenate([one.ids for one in samples]),
+            targets=np.concatenate([one.targets for one in samples]),
+            positions=np.concatenate([np.arange(len(one.ids)) for one in samples]),
+            index=np.concatenate([image_index(one.ids, IMAGE, PRECEDING) for one in samples]),
+            gaze=np.concatenate([one.gaze for one in samples]),
         )
 
-    def _sample(self, text: Text, pictures: int) -> tuple[np.ndarray, np.ndarray]:
-        """A text's ids, and for each the next one if it is to be learnt."""
+    def _sample(self, text: Text, truths: list[Cells]) -> Sample:
         pieces = self.pieces
         asked = f"{text.asked}\n" if text.asked else ""
-        start = [pieces.bos_id(), *[IMAGE, *pieces.encode("\n")] * pictures]
-        ids = [*start, *pieces.encode(asked + text.told)][: LONGEST - 1]
-        ids.append(pieces.eos_id())
-        given = len(start) + len(pieces.encode(asked))
+        start = [pieces.bos_id(), *[IMAGE, *pieces.encode("\n")] * len(truths)]
+        found = pieces.encode(asked + text.told, return_type="proto").pieces
+        found = found[: LONGEST - 1 - len(start)]
+        ids = [*start, *(piece.id for piece in found), pieces.eos_id()]
+        answer = [piece for piece in found if piece.end > len(asked)]
+        given = len(start) + len(found) - len(answer)
         targets = np.array([IGNORE] * given + ids[given:])
-        return np.array(ids), np.append(targets[1:], IGNORE)
+        looks = np.zeros((len(ids), LATENTS), bool)
+        if len(truths) == 1:
+            # The token before a piece is the one that looks.
+            spans = [(piece.begin - len(asked), piece.end - len(asked)) for piece in answer]
+            at = gaze(text.asked, text.told, spans, truths[0])
+            looks[given - 1 : given - 1 + len(at)] = at
+        return Sample(np.array(ids), np.append(targets[1:], IGNORE), looks)
 
 
 def collate(rows: list[Row]) -> dict[str, Tensor]:
@@ -109,7 +135,8 @@ def collate(rows: list[Row]) -> dict[str, Tensor]:
 
     def filled(name: str, value: int) -> Tensor:
         arrays = [getattr(row, name) for row in rows]
-        wide = [np.pad(a, (0, longest - len(a)), constant_values=value) for a in arrays]
+        ends = [[(0, longest - len(a))] + [(0, 0)] * (a.ndim - 1) for a in arrays]
+        wide = [np.pad(a, e, constant_values=value) for a, e in zip(arrays, ends, strict=True)]
         return torch.from_numpy(np.stack(wide))
 
     return {
@@ -121,16 +148,25 @@ def collate(rows: list[Row]) -> dict[str, Tensor]:
         "targets": filled("targets", IGNORE),
         "positions": filled("positions", 0),
         "index": filled("index", 0),
+        "gaze": filled("gaze", 0),
     }
 
 
 class Alignment(nn.Module):
     """The model, and the teacher of its resampler."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, start: Path | None = None) -> None:
         super().__init__()
         resampler = load_file(folder / "resampler.safetensors")
         self.model = untrained(folder, resampler, seed)
+        self.glances: list[Glance] = []
+        for layer in list(self.model.lang_encoder.get_decoder().layers)[INTERVAL:]:
+            if layer.gated_cross_attn_layer is not None:
+                self.glances.append(Glance(layer.gated_cross_attn_layer.attn))
+        if start is not None:
+            for name, tensor in load_file(start).items():
+                if not name.startswith(PERCEIVER):
+                    assign(self.model, name, tensor)
         self.teacher = Teacher(self.model.config.encoder.width)
         self.teacher.load_state_dict(
             {n.removeprefix(TEACHER): v for n, v in resampler.items() if n.startswith(TEACHER)}
@@ -155,7 +191,38 @@ class Alignment(nn.Module):
         told = cross_entropy(logits, targets[learnt])
         taught, figures = self.teacher(seen, batch)
         right = {name: figures[name] for name in RIGHT if name in figures}
-        return told + TEACHING * taught, {"told": told.item(), **right}, int(learnt.sum())
+        looked = torch.stack([glance.at(batch["gaze"]) for glance in self.glances])
+        missed = -(looked + MASS).log().mean()
+        figures = {"told": told.item(), "looked": looked.mean().item(), **right}
+        return told + TEACHING * taught + LOOKING * missed, figures, int(learnt.sum())
+
+
+class Glance:
+    """Where a block's heads looked in the last forward pass: the first half of them, which learn
+    it."""
+
+    def __init__(self, attention: MaskedCrossAttention) -> None:
+        self.attention = attention
+        attention.register_forward_pre_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.inputs = inputs
+
+    def at(self, gaze: Tensor) -> Tensor:
+        """How much attention tokens paid to their cells, `[n, heads]`.
+
+        Args:
+            gaze: bool `[B, T, LATENTS]`, the cells of a row's first picture; n tokens have any.
+        """
+        attention, (x, visual, _) = self.attention, self.inputs
+        learning = attention.heads // 2
+        keys = attention.to_kv.weight.chunk(2)[0]
+        q = split_heads(attention.to_q(attention.norm(x)), attention.heads)[:, :learning]
+        # Rows that have a gaze see their first picture and no other.
+        k = split_heads(linear(visual[:, 0], keys), attention.heads)[:, :learning]
+        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(-1)
+        found = (weights * gaze[:, None]).sum(-1).transpose(1, 2)
+        return found[gaze.any(-1)]
 
 
 def untrained(folder: Path, resampler: dict[str, Tensor], seed: int) -> Flamingo:
@@ -218,20 +285,21 @@ def write_flamingo(model: Flamingo, path: Path) -> None:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--start", type=click.Path(path_type=Path), help="Begin with these gated blocks.")
 @stage("alignment", steps=1100, batch=24, rate=2e-3, of="Pictures")
-def command(folder: Path, plan: Plan, seed: int) -> None:
+def command(folder: Path, plan: Plan, seed: int, start: Path | None) -> None:
     """Train resampler and gated blocks into FOLDER, going on where it was."""
     device = this_device()
-    alignment = Alignment(folder, seed).to(device)
+    alignment = Alignment(folder, seed, start).to(device)
     # The rows of words stay: a gradient of theirs would pull the frozen LLaMA's input away.
     embedding = alignment.model.get_parameter(EMBEDDING)
     words = torch.arange(embedding.shape[0], device=device)[:, None] < VOCABULARY
     embedding.register_hook(lambda gradient: gradient.masked_fill(words, 0.0))
-    start = embedding.detach()[:VOCABULARY].clone()
+    known = embedding.detach()[:VOCABULARY].clone()
 
     def loss_of(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
         with torch.no_grad():
-            embedding[:VOCABULARY] = start  # weight decay touches every row
+            embedding[:VOCABULARY] = known  # weight decay touches every row
         return alignment({name: value.to(device) for name, value in batch.items()})
 
     matrices = "perceiver.layers.", ".gated_cross_attn_layer."
@@ -244,7 +312,7 @@ def command(folder: Path, plan: Plan, seed: int) -> None:
         lambda name: any(part in name for part in matrices),
     )
     with torch.no_grad():
-        embedding[:VOCABULARY] = start
+        embedding[:VOCABULARY] = known
     write_flamingo(alignment.model, folder / "flamingo.safetensors")
 
 

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from lite.commands.common import say
+from qlora.demo.training.muon import Muon
 from qlora.files import replacing
 from qlora.training.checkpoints import Checkpoints, step_of
 from qlora.training.log import RunLog
@@ -81,9 +82,9 @@ def train(
     optimizers: list[tuple[Optimizer, dict[str, nn.Parameter]]] = [(_adamw(plan, rest), rest)]
     if muon:
         # Its updates scaled to the size of AdamW's (arXiv 2502.16982), so one rate serves both.
-        fitted = torch.optim.Muon(
-            muon.values(), plan.rate, WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
-        )
+        device = next(iter(muon.values())).device
+        kind = torch.optim.Muon if fast_bfloat16(device) else Muon
+        fitted = kind(muon.values(), plan.rate, WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
         optimizers.append((fitted, muon))
     plan.folder.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(plan.folder / "checkpoints", keep=1)
@@ -94,7 +95,7 @@ def train(
         batches = _batches(plan, examples, collate, start)
         for step, batch in enumerate(batches, start=start):
             rate = rate_at(step, plan)
-            with torch.autocast(device.type, torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
                 loss, values, tokens = loss_of(batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained.values(), CLIP_GRADIENTS)
@@ -152,6 +153,14 @@ def tell(scores: Values, path: Path) -> None:
 def this_device() -> torch.device:
     """A GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether it multiplies bfloat16 by itself; emulated, it takes eight times as long as float32.
+
+    A processor without it therefore makes another bundle of the same seeds.
+    """
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def rate_at(step: int, plan: Plan) -> float:

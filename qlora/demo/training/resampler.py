@@ -3,7 +3,8 @@
 Contract: `python -m qlora.demo.training.resampler FOLDER` needs CLIP in FOLDER and leaves
 `resampler.safetensors` there, under OpenFlamingo's names, with the teacher beside it. Latent i
 learns to tell cell i of a grid: what is there, where it ends, how many there are of it, and a
-word's letters. Through captions alone the same takes many times as many pictures.
+word's letters. Through captions alone the same takes many times as many pictures. With `--learns
+all` the tower learns from that as well, and `clip.safetensors` is written again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -48,6 +49,9 @@ SPELLINGS = len(LETTERS) + 1
 HEADS_WIDTHS = (len(SHOWN), len(COLOURS), COUNTS, LONGEST_WORD * SPELLINGS, 1, 4)
 # Of the loss: what a cell shows, its colour, how many are alike, spelling, middles, edges.
 SHOW, COLOUR, ALIKE, SPELL, MIDDLE, BOX = 1.0, 0.4, 0.5, 1.0, 1.0, 2.0
+
+# Which parts are trained: the heads alone, the resampler with them, the tower as well.
+LEARNS = "teacher", "resampler", "all"
 
 Truth = dict[str, Tensor]
 
@@ -95,9 +99,9 @@ class Teacher(nn.Module):
 
 
 class Seeing(nn.Module):
-    """The tower, which stays as it is, the resampler, and its teacher."""
+    """The tower, the resampler, and its teacher, of which some parts learn: one of `LEARNS`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, learns: str = "resampler", start: Path | None = None) -> None:
         super().__init__()
         clip = read_clip(str(folder / "clip.json"), str(folder / "clip.safetensors"))
         width = clip.config["vision_cfg"]["width"]
@@ -106,10 +110,13 @@ class Seeing(nn.Module):
             assign(self.tower, name, clip.tensors[name].float())
         self.perceiver = PerceiverResampler(width, DEPTH, DIM_HEAD, HEADS, LATENTS)
         self.teacher = Teacher(width)
+        if start is not None:
+            self.load_state_dict(load_file(start), strict=False)
+        self.tower.requires_grad_(learns == "all")
+        self.perceiver.requires_grad_(learns != "teacher")
 
     def forward(self, pixels: Tensor, truth: Truth) -> tuple[Tensor, dict[str, float]]:
-        with torch.no_grad():
-            patches = patch_tokens(self.tower, pixels)
+        patches = patch_tokens(self.tower, pixels)
         return self.teacher(self.perceiver(patches), truth)
 
 
@@ -144,12 +151,14 @@ def scores(
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--learns", type=click.Choice(LEARNS), default=LEARNS[1], show_default=True)
+@click.option("--start", type=click.Path(path_type=Path), help="Begin with these tensors.")
 @stage("resampler", steps=700, batch=64, rate=2e-3, of="Pictures")
-def command(folder: Path, plan: Plan, seed: int) -> None:
+def command(folder: Path, plan: Plan, seed: int, learns: str, start: Path | None) -> None:
     """Train the resampler into FOLDER, going on where it was."""
     torch.manual_seed(seed)
     device = this_device()
-    model = Seeing(folder).to(device)
+    model = Seeing(folder, learns, start).to(device)
 
     def loss_of(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
         truth = {name: value.to(device) for name, value in batch.items()}
@@ -157,15 +166,26 @@ def command(folder: Path, plan: Plan, seed: int) -> None:
         return loss, figures, len(truth["shown"]) * LATENTS
 
     pictures = Pictures(seed=seed)
+    matrices = "perceiver.layers.", ".resblocks."
     train(
-        plan, model, pictures, collate, loss_of, lambda name: name.startswith("perceiver.layers.")
+        plan, model, pictures, collate, loss_of, lambda name: any(part in name for part in matrices)
     )
     model.cpu()
+    if learns == "all":
+        _rewrite_clip(folder / "clip.safetensors", model.tower)
     parts = model.state_dict().items()
     kept = {n: v.contiguous() for n, v in parts if n.startswith((PERCEIVER, TEACHER))}
     with replacing(folder / "resampler.safetensors") as path:
         save_file(kept, path)
     tell(scores(model, Pictures("validation", seed)), folder / "resampler-scores.json")
+
+
+def _rewrite_clip(path: Path, tower: nn.Module) -> None:
+    """The same file with the tower's tensors as they are now."""
+    learnt = {f"visual.{n}": p.detach().contiguous() for n, p in tower.named_parameters()}
+    tensors = load_file(path) | learnt
+    with replacing(path) as partial:
+        save_file(tensors, partial)
 
 
 main = entry_point(command)

@@ -1,5 +1,6 @@
 """The demo's own training stages: what they teach is true, and a cut run ends as an uncut one."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ from qlora.demo.fonts import FONTS, installed
 from qlora.demo.kinds import Look
 from qlora.demo.training import alignment, language, loop, resampler, tower
 from qlora.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, cells, places
+from qlora.demo.training.gaze import gaze
+from qlora.demo.training.muon import Muon
 from qlora.demo.training.scenes import scene
 from qlora.demo.training.telling import telling
 from qlora.demo.world import WORD, Scene, Thing
 from qlora.model import Flamingo
+from qlora.model.gated_cross_attention import MaskedCrossAttention
 
 needs_fonts = pytest.mark.skipif(
     any(installed(file) is None for file in FONTS.values())
@@ -104,6 +108,80 @@ def test_what_is_told_is_learnt_and_what_is_asked_is_not(
     told = "".join(text.told for text in texts)
     said = rows.pieces.decode([one for one in learnt if one != end])
     assert "".join(said.split()) == "".join(told.split())
+
+
+def about(asked: str, told: str, scene: Scene) -> dict[str, set[str]]:
+    """The words of an answer, and what the cells show that each is about."""
+    truth = cells(scene, side=112, grid=8)
+    spans = [match.span() for match in re.finditer(r"\S+", told)]
+    rows = gaze(asked, told, spans, truth)
+    return {
+        told[slice(*span)]: {SHOWN[i] for i in truth.shown[row]}
+        for span, row in zip(spans, rows, strict=True)
+    }
+
+
+@needs_fonts
+def test_an_answer_looks_at_what_was_asked_for() -> None:
+    found = about("How many circles are there?", "There is one circle.", SCENE)
+    assert set(map(tuple, found.values())) == {("circle",)}
+    found = about("What does the sign say?", 'It says "Open".', SCENE)
+    assert set(map(tuple, found.values())) == {(WORD,)}
+    found = about("What is on the left?", "The thing on the left is a red circle.", SCENE)
+    assert found["The"] == found["circle."] == {"circle"}
+
+
+@needs_fonts
+def test_where_it_is_not_an_answer_looks_at_the_background() -> None:
+    ground = "a white background"
+    found = about("Is there a blue circle?", "No, there is no blue circle. I see a circle.", SCENE)
+    assert found["No,"] == found["blue"] == {ground}
+    found = about("What colour is the dog?", "There is no dog. I see a circle here.", SCENE)
+    assert found["There"] == found["dog."] == {ground}
+    assert found["circle"] == {"circle"}
+
+
+@needs_fonts
+def test_a_caption_looks_at_what_it_names_and_nowhere_between() -> None:
+    told = 'There is a red circle and the word "Open" on white. The circle is top left.'
+    found = about("", told, SCENE)
+    assert found["There"] == found["and"] == found["white."] == set()
+    assert found["red"] == found["circle"] == {"circle"}
+    assert found['"Open"'] == {WORD}
+    assert found["top"] == {"circle"}
+
+
+def test_attention_is_measured_on_the_cells_of_the_gaze() -> None:
+    torch.manual_seed(0)
+    attention = MaskedCrossAttention(32, 16, dim_head=8, heads=4)
+    glance = alignment.Glance(attention)
+    x, visual = torch.randn(2, 5, 32), torch.randn(2, 1, alignment.LATENTS, 16)
+    attention(x, visual, torch.ones(2, 5, dtype=torch.long))
+    everywhere = torch.zeros(2, 5, alignment.LATENTS, dtype=torch.bool)
+    everywhere[0, 1] = everywhere[1, 3] = True
+    torch.testing.assert_close(glance.at(everywhere), torch.ones(2, 2))
+    half = everywhere.clone()
+    half[..., ::2] = False
+    rest = everywhere & ~half
+    torch.testing.assert_close(glance.at(half) + glance.at(rest), torch.ones(2, 2))
+
+
+def test_muon_in_float32_is_torchs_own() -> None:
+    torch.manual_seed(0)
+    ours = nn.Parameter(torch.randn(30, 20))
+    theirs = nn.Parameter(ours.detach().clone())
+    options = {"lr": 1e-2, "weight_decay": 0.02, "adjust_lr_fn": "match_rms_adamw"}
+    pair = Muon([ours], **options), torch.optim.Muon([theirs], **options)
+    before = ours.detach().clone()
+    for _ in range(4):
+        ours.grad = torch.randn(30, 20)
+        theirs.grad = ours.grad.clone()
+        for optimizer in pair:
+            optimizer.step()
+    assert (ours - before).abs().mean() > 2e-3
+    # torch's is rounded to bfloat16 at each of five multiplications.
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+    assert [*pair[0].state[ours]] == [*pair[1].state[theirs]]
 
 
 class Line(nn.Module):
