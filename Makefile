@@ -11,7 +11,10 @@ export MALLOC_MMAP_MAX_ = 0
 export MALLOC_TRIM_THRESHOLD_ = 8000000000
 export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 
-.PHONY: demo
+# QLoRA computes in bfloat16 where the machine multiplies it: COMPUTE=float32 elsewhere.
+COMPUTE ?= bfloat16
+
+.PHONY: demo further
 demo: $(RUN)/adapter
 	lite-export --llama $(RUN)/llama --clip $(RUN)/clip.json --clip-weights $(RUN)/clip.safetensors \
 	  --flamingo $(RUN)/flamingo.safetensors --lora $(RUN)/adapter -o lite/demo/bundle --force
@@ -36,4 +39,9 @@ $(RUN)/data/train/instructions.json:
 	$(PYTHON) -m qlora.demo.data $(RUN)/data --each 6000 --workers $(WORKERS)
 
 $(RUN)/adapter: $(RUN)/flamingo.safetensors $(RUN)/data/train/instructions.json
-	qlora-train demo $(if $(wildcard $(RUN)/checkpoints),--resume)
+	qlora-train demo model.compute=$(COMPUTE) $(if $(wildcard $(RUN)/checkpoints),--resume)
+
+# `make further demo` goes on from the bundle that is there, as the shipped one was made: tower and
+# resampler learn together, then the gated blocks where to look, then the instructions again.
+further:
+	$(PYTHON) -m qlora.demo.training.shipped lite/demo/bundle $(RUN)

@@ -28,13 +28,14 @@ class Muon(torch.optim.Muon):
                 )
                 buffer.lerp_(parameter.grad, 1 - group["momentum"])
                 update = parameter.grad.lerp(buffer, group["momentum"])
-                update = orthogonal(update, *group["ns_coefficients"], group["ns_steps"])
+                update = orthogonal(update, group["ns_coefficients"], group["ns_steps"])
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-group["lr"] * 0.2 * max(parameter.shape) ** 0.5)
 
 
-def orthogonal(matrix: Tensor, a: float, b: float, c: float, steps: int) -> Tensor:
+def orthogonal(matrix: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
     """About the nearest matrix whose singular values are 1, by Newton and Schulz."""
+    a, b, c = coefficients
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / x.norm().clamp(min=1e-7)

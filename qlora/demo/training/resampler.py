@@ -10,6 +10,7 @@ all` the tower learns from that as well, and `clip.safetensors` is written again
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -158,6 +159,7 @@ def command(folder: Path, plan: Plan, seed: int, learns: str, start: Path | None
     """Train the resampler into FOLDER, going on where it was."""
     torch.manual_seed(seed)
     device = this_device()
+    plan = replace(plan, folder=plan.folder.with_name(learns))
     model = Seeing(folder, learns, start).to(device)
 
     def loss_of(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
