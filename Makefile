@@ -39,9 +39,24 @@ $(RUN)/data/train/instructions.json:
 	$(PYTHON) -m qlora.demo.data $(RUN)/data --each 6000 --workers $(WORKERS)
 
 $(RUN)/adapter: $(RUN)/flamingo.safetensors $(RUN)/data/train/instructions.json
-	qlora-train demo model.compute=$(COMPUTE) $(if $(wildcard $(RUN)/checkpoints),--resume)
+	qlora-train demo model.compute=$(COMPUTE) $(TUNING) $(if $(wildcard $(RUN)/checkpoints),--resume)
 
-# `make further demo` goes on from the bundle that is there, as the shipped one was made: tower and
-# resampler learn together, then the gated blocks where to look, then the instructions again.
-further:
-	$(PYTHON) -m qlora.demo.training.shipped lite/demo/bundle $(RUN)
+# `make further` goes on from the bundle that is there, as the shipped one was made (two hours on two
+# cores with AVX2, COMPUTE=float32): tower and resampler learn together, then the gated blocks where
+# to look, then the instructions again.
+BEFORE = runs/before
+
+$(BEFORE)/flamingo.safetensors:
+	$(PYTHON) -m qlora.demo.training.shipped lite/demo/bundle $(BEFORE)
+
+further: $(BEFORE)/flamingo.safetensors
+	mkdir -p $(RUN)
+	cp -Rn $(BEFORE)/llama $(BEFORE)/clip.json $(BEFORE)/clip.safetensors $(RUN)
+	$(PYTHON) -m qlora.demo.training.resampler $(RUN) --workers $(WORKERS) --learns teacher \
+	  --start $(BEFORE)/resampler.safetensors --steps 60 --rate 4e-3
+	$(PYTHON) -m qlora.demo.training.resampler $(RUN) --workers $(WORKERS) --learns all \
+	  --start $(RUN)/resampler.safetensors --steps 270 --rate 1e-3
+	$(PYTHON) -m qlora.demo.training.alignment $(RUN) --workers $(WORKERS) \
+	  --start $(BEFORE)/flamingo.safetensors --steps 400 --rate 1.5e-3
+	$(PYTHON) -m qlora.demo.data $(RUN)/data --each 1200 --workers $(WORKERS)
+	$(MAKE) demo TUNING="training.steps=150 training.warmup=10 training.learning_rate=1.0e-3"

@@ -23,7 +23,7 @@ STAGES = {
     "language": ("loss",),
     "tower": ("contrast", "shown", "letter", "place"),
     "resampler": ("shown", "alike", "spelled", "centre"),
-    "alignment": ("told",),
+    "alignment": ("told", "looked"),
     "tuning": ("images", "text"),
 }
 # Part of a run that the running mean is over.
