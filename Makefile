@@ -47,7 +47,7 @@ $(RUN)/adapter: $(RUN)/flamingo.safetensors $(RUN)/data/train/instructions.json
 BEFORE = runs/before
 
 $(BEFORE)/flamingo.safetensors:
-	$(PYTHON) -m qlora.demo.training.shipped lite/demo/bundle $(BEFORE)
+	$(PYTHON) -m export.read_back lite/demo/bundle $(BEFORE)
 
 further: $(BEFORE)/flamingo.safetensors
 	mkdir -p $(RUN)

@@ -6,10 +6,10 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 import lite
+from export import read_back
 from export.bundle import write_bundle
 from export.precision import precision
 from lite import demo
-from qlora.demo.training import shipped
 from qlora.model import read_weights
 
 QUESTIONS = "What is in the picture?", "How many pancakes are there?"
@@ -19,7 +19,7 @@ PICTURE = Path("examples/breakfast.png")
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stages")
-    shipped.command.main([str(demo.folder()), str(folder)], standalone_mode=False)
+    read_back.command.main([str(demo.folder()), str(folder)], standalone_mode=False)
     return folder
 
 

@@ -1,6 +1,6 @@
-"""The stages' files, read back from a bundle, so that training goes on where a release stopped.
+"""Files of the demo's training stages, read back from its bundle, so that training goes on where a release stopped.
 
-Contract: `python -m qlora.demo.training.shipped BUNDLE FOLDER` leaves in FOLDER what the stages and
+Contract: `python -m export.read_back BUNDLE FOLDER` leaves in FOLDER what the stages and
 the instruction tuning would have left there, as float32: `llama/`, `clip.json`,
 `clip.safetensors`, `resampler.safetensors`, `flamingo.safetensors`. LoRA is merged into them,
 int8 stays rounded, and what a bundle does not hold is missing: CLIP's text side and the teachers.
