@@ -1,4 +1,4 @@
-"""Files of the demo's training stages, read back from its bundle, so that training goes on where a release stopped.
+"""Files of the demo's training stages, read back from its bundle, so that training goes on from it.
 
 Contract: `python -m export.read_back BUNDLE FOLDER` leaves in FOLDER what the stages and
 the instruction tuning would have left there, as float32: `llama/`, `clip.json`,
