@@ -44,14 +44,14 @@ $(RUN)/adapter: $(RUN)/flamingo.safetensors $(RUN)/data/train/instructions.json
 # `make further` goes on from the bundle that is there, as the shipped one was made (two hours on two
 # cores with AVX2, COMPUTE=float32): tower and resampler learn together, then the gated blocks where
 # to look, then the instructions again.
-BEFORE = runs/before
+BEFORE = $(RUN)/before
 
 $(BEFORE)/flamingo.safetensors:
-	$(PYTHON) -m export.read_back lite/demo/bundle $(BEFORE)
+	$(PYTHON) -m export.read_back lite/demo/bundle $(RUN)
+	mkdir -p $(BEFORE)
+	mv $(RUN)/resampler.safetensors $(RUN)/flamingo.safetensors $(BEFORE)
 
 further: $(BEFORE)/flamingo.safetensors
-	mkdir -p $(RUN)
-	cp -Rn $(BEFORE)/llama $(BEFORE)/clip.json $(BEFORE)/clip.safetensors $(RUN)
 	$(PYTHON) -m qlora.demo.training.resampler $(RUN) --workers $(WORKERS) --learns teacher \
 	  --start $(BEFORE)/resampler.safetensors --steps 60 --rate 4e-3
 	$(PYTHON) -m qlora.demo.training.resampler $(RUN) --workers $(WORKERS) --learns all \

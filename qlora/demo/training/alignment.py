@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy
 
 from lite.attend import PRECEDING, image_index
 from lite.commands.common import entry_point
@@ -202,11 +202,16 @@ class Glance:
     it."""
 
     def __init__(self, attention: MaskedCrossAttention) -> None:
-        self.attention = attention
-        attention.register_forward_pre_hook(self._keep)
+        self.heads = attention.heads
+        attention.to_q.register_forward_hook(self._keep_queries)
+        attention.to_kv.register_forward_hook(self._keep_keys)
 
-    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.inputs = inputs
+    def _keep_queries(self, module: nn.Module, inputs: object, made: Tensor) -> None:
+        self.queries = made
+
+    def _keep_keys(self, module: nn.Module, inputs: object, made: Tensor) -> None:
+        # Rows that have a gaze see their first picture and no other.
+        self.keys = made[:, :LATENTS].chunk(2, dim=-1)[0]
 
     def at(self, gaze: Tensor) -> Tensor:
         """How much attention tokens paid to their cells, `[n, heads]`.
@@ -214,12 +219,8 @@ class Glance:
         Args:
             gaze: bool `[B, T, LATENTS]`, the cells of a row's first picture; n tokens have any.
         """
-        attention, (x, visual, _) = self.attention, self.inputs
-        learning = attention.heads // 2
-        keys = attention.to_kv.weight.chunk(2)[0]
-        q = split_heads(attention.to_q(attention.norm(x)), attention.heads)[:, :learning]
-        # Rows that have a gaze see their first picture and no other.
-        k = split_heads(linear(visual[:, 0], keys), attention.heads)[:, :learning]
+        learning = self.heads // 2
+        q, k = (split_heads(made, self.heads)[:, :learning] for made in (self.queries, self.keys))
         weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(-1)
         found = (weights * gaze[:, None]).sum(-1).transpose(1, 2)
         return found[gaze.any(-1)]

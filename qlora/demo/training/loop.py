@@ -77,25 +77,25 @@ def train(
         matrices: whether a parameter of this name is for Muon.
     """
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    device = next(iter(trained.values())).device
+    fast = fast_bfloat16(device)
     muon = {n: p for n, p in trained.items() if p.dim() == 2 and matrices(n)}
     rest = {n: p for n, p in trained.items() if n not in muon}
     optimizers: list[tuple[Optimizer, dict[str, nn.Parameter]]] = [(_adamw(plan, rest), rest)]
     if muon:
         # Its updates scaled to the size of AdamW's (arXiv 2502.16982), so one rate serves both.
-        device = next(iter(muon.values())).device
-        kind = torch.optim.Muon if fast_bfloat16(device) else Muon
+        kind = torch.optim.Muon if fast else Muon
         fitted = kind(muon.values(), plan.rate, WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
         optimizers.append((fitted, muon))
     plan.folder.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(plan.folder / "checkpoints", keep=1)
     start = _restore(checkpoints, model, optimizers)
-    device = next(iter(trained.values())).device
     model.train()
     with RunLog(plan.folder, start, plan.steps, active=True) as log:
         batches = _batches(plan, examples, collate, start)
         for step, batch in enumerate(batches, start=start):
             rate = rate_at(step, plan)
-            with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
+            with torch.autocast(device.type, torch.bfloat16, enabled=fast):
                 loss, values, tokens = loss_of(batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained.values(), CLIP_GRADIENTS)
