@@ -1,7 +1,8 @@
 # The demo model from nothing: `make demo` trains every stage and writes lite/demo/bundle.
 #
-# Whatever is cut goes on where it was. Same seeds and machine, same bundle. On two cores without a
-# GPU this takes three to four hours; the stages and their sizes are in qlora/demo/training/.
+# Whatever is cut goes on where it was. Same seeds and machine, same bundle. The stages and their
+# sizes are in qlora/demo/training/; by default they suit two cores, which take some hours. On a GPU
+# with 16 cores, `make -j3 demo LONG=1 WORKERS=14` trains longer and takes minutes.
 PYTHON ?= python3
 RUN = runs/demo
 WORKERS ?= 1
@@ -13,8 +14,20 @@ export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 
 # QLoRA computes in bfloat16 where the machine multiplies it: COMPUTE=float32 elsewhere.
 COMPUTE ?= bfloat16
+# Dialogues of each skill for QLoRA.
+EACH = 6000
 
-.PHONY: demo further
+# As the shipped bundle was trained, in what time there was on a GPU.
+ifdef LONG
+LANGUAGE = --steps 1400
+TOWER = --steps 1800
+RESAMPLER = --steps 3912
+ALIGNMENT = --steps 3582 --batch 64
+EACH = 1200
+TUNING = training.steps=300 training.warmup=20 training.learning_rate=1.5e-3
+endif
+
+.PHONY: demo
 demo: $(RUN)/adapter
 	lite-export --llama $(RUN)/llama --clip $(RUN)/clip.json --clip-weights $(RUN)/clip.safetensors \
 	  --flamingo $(RUN)/flamingo.safetensors --lora $(RUN)/adapter -o lite/demo/bundle --force
@@ -24,39 +37,19 @@ $(RUN)/llama/tokenizer.model:
 	$(PYTHON) -m qlora.demo.training.language $(RUN) --tokenizer
 
 $(RUN)/llama/model.safetensors: $(RUN)/llama/tokenizer.model
-	$(PYTHON) -m qlora.demo.training.language $(RUN) --workers $(WORKERS)
+	$(PYTHON) -m qlora.demo.training.language $(RUN) --workers $(WORKERS) $(LANGUAGE)
 
 $(RUN)/clip.safetensors: $(RUN)/llama/tokenizer.model
-	$(PYTHON) -m qlora.demo.training.tower $(RUN) --workers $(WORKERS)
+	$(PYTHON) -m qlora.demo.training.tower $(RUN) --workers $(WORKERS) $(TOWER)
 
 $(RUN)/resampler.safetensors: $(RUN)/clip.safetensors
-	$(PYTHON) -m qlora.demo.training.resampler $(RUN) --workers $(WORKERS)
+	$(PYTHON) -m qlora.demo.training.resampler $(RUN) --workers $(WORKERS) $(RESAMPLER)
 
 $(RUN)/flamingo.safetensors: $(RUN)/llama/model.safetensors $(RUN)/resampler.safetensors
-	$(PYTHON) -m qlora.demo.training.alignment $(RUN) --workers $(WORKERS)
+	$(PYTHON) -m qlora.demo.training.alignment $(RUN) --workers $(WORKERS) $(ALIGNMENT)
 
 $(RUN)/data/train/instructions.json:
-	$(PYTHON) -m qlora.demo.data $(RUN)/data --each 6000 --workers $(WORKERS)
+	$(PYTHON) -m qlora.demo.data $(RUN)/data --each $(EACH) --workers $(WORKERS)
 
 $(RUN)/adapter: $(RUN)/flamingo.safetensors $(RUN)/data/train/instructions.json
 	qlora-train demo model.compute=$(COMPUTE) $(TUNING) $(if $(wildcard $(RUN)/checkpoints),--resume)
-
-# `make further` goes on from the bundle that is there, as the shipped one was made (two hours on two
-# cores with AVX2, COMPUTE=float32): tower and resampler learn together, then the gated blocks where
-# to look, then the instructions again.
-BEFORE = $(RUN)/before
-
-$(BEFORE)/flamingo.safetensors:
-	$(PYTHON) -m export.read_back lite/demo/bundle $(RUN)
-	mkdir -p $(BEFORE)
-	mv $(RUN)/resampler.safetensors $(RUN)/flamingo.safetensors $(BEFORE)
-
-further: $(BEFORE)/flamingo.safetensors
-	$(PYTHON) -m qlora.demo.training.resampler $(RUN) --workers $(WORKERS) --learns teacher \
-	  --start $(BEFORE)/resampler.safetensors --steps 60 --rate 4e-3
-	$(PYTHON) -m qlora.demo.training.resampler $(RUN) --workers $(WORKERS) --learns all \
-	  --start $(RUN)/resampler.safetensors --steps 270 --rate 1e-3
-	$(PYTHON) -m qlora.demo.training.alignment $(RUN) --workers $(WORKERS) \
-	  --start $(BEFORE)/flamingo.safetensors --steps 400 --rate 1.5e-3
-	$(PYTHON) -m qlora.demo.data $(RUN)/data --each 1200 --workers $(WORKERS)
-	$(MAKE) demo TUNING="training.steps=150 training.warmup=10 training.learning_rate=1.0e-3"

@@ -8,9 +8,9 @@ what a variant names is different. What is done already stays, so a run that was
              (Multimodal-GPT, arXiv 2305.04790: RQ1 and RQ4)
     short    a part of the answers in a word or two (the same paper, on the quality of data)
     adapter  LoRA on self-attention, then cross-attention, then feed-forward too; full rank, which
-             is full fine-tuning of these matrices; a bf16 base in place of NF4 (arXiv 2305.14314)
+             is full fine-tuning of these matrices; a base that is not in NF4 (arXiv 2305.14314)
 
-Example: python -m bench.findings mix --steps 400
+Example: python -m bench.findings mix
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ class Variant:
     """One way to tune.
 
     Attributes:
-        name: in tables and plots.
+        name: of its folder.
         sets: data sets.
         settings: of the recipe, that differ.
         short: part of the answers that are a word or two.
@@ -68,23 +67,41 @@ def _targets(name: str, *targets: str) -> Variant:
     return Variant(name, settings=(f"adapter.targets=[{', '.join(targets)}]",))
 
 
-_FULL = min(LLAMA["hidden_size"], 256)
-STUDIES: dict[str, tuple[Variant, ...]] = {
-    "mix": (
-        Variant("pictures and text"),
-        Variant("pictures only", PICTURES),
-        Variant("text only", (TEXT,)),
-        Variant("two templates", (*PICTURES, OTHER_TEMPLATE)),
-    ),
-    "short": tuple(Variant(f"{part:.0%} short", short=part) for part in (0.0, 0.05, 0.2, 0.5)),
-    "adapter": (
-        _targets("self-attention", *SELF),
-        _targets("and cross-attention", *SELF, *CROSS),
-        _targets("and feed-forward", *SELF, *CROSS, *FEED),
-        Variant("full rank", settings=(f"adapter.rank={_FULL}", f"adapter.alpha={_FULL}")),
-        Variant("bf16 base", settings=("model.base=none",)),
-    ),
+def _rank(name: str, rank: int) -> Variant:
+    return Variant(name, settings=(f"adapter.rank={rank}", f"adapter.alpha={rank}"))
+
+
+# What all others differ from in one thing; each study has it under a name of its own.
+USUAL = Variant("usual")
+STUDIES: dict[str, dict[str, Variant]] = {
+    "mix": {
+        "pictures and text": USUAL,
+        "pictures only": Variant("pictures", PICTURES),
+        "text only": Variant("text", (TEXT,)),
+        "two templates": Variant("templates", (*PICTURES, OTHER_TEMPLATE)),
+    },
+    "short": {
+        "0 % short": USUAL,
+        "5 % short": Variant("short-5", short=0.05),
+        "20 % short": Variant("short-20", short=0.2),
+        "50 % short": Variant("short-50", short=0.5),
+    },
+    "adapter": {
+        "self-attention": _targets("self", *SELF),
+        "and cross-attention": _targets("cross", *SELF, *CROSS),
+        "and feed-forward": USUAL,
+        "full rank": _rank("full", min(LLAMA["hidden_size"], 256)),
+        "unquantized base": Variant("unquantized", settings=("model.base=none",)),
+    },
 }
+# A third of the demo's batch, and a rank so small that full rank is something else.
+SHORTER = (
+    "training.batch=12",
+    "training.text_batch=4",
+    "training.accumulate=1",
+    "adapter.rank=16",
+    "adapter.alpha=16",
+)
 
 
 @click.command(name="findings")
@@ -92,16 +109,29 @@ STUDIES: dict[str, tuple[Variant, ...]] = {
 @click.option(
     "--folder", default=Path("runs/demo"), type=click.Path(path_type=Path), help="Of `make demo`."
 )
-@click.option("--steps", default=400, show_default=True, help="Optimizer steps of each variant.")
-@click.option("--examples", default=3000, show_default=True, help="Of each skill, to train on.")
+@click.option("--steps", default=200, show_default=True, help="Optimizer steps of each variant.")
+@click.option("--examples", default=500, show_default=True, help="Of each skill, to train on.")
 @click.option("--each", default=60, show_default=True, help="Of each skill, to score.")
+@click.option(
+    "--compute",
+    type=click.Choice(["bfloat16", "float32"]),
+    default="bfloat16",
+    show_default=True,
+    help="Type of activations.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file, with a PNG.")
 def command(
-    study: str, folder: Path, steps: int, examples: int, each: int, output: Path | None
+    study: str,
+    folder: Path,
+    steps: int,
+    examples: int,
+    each: int,
+    compute: str,
+    output: Path | None,
 ) -> None:
     """Tune and score each variant of STUDY."""
-    how = {"steps": steps, "examples": examples, "each": each}
-    found = {one.name: _tuned(study, one, folder, **how) for one in STUDIES[study]}
+    how: dict[str, Any] = {"steps": steps, "examples": examples, "each": each, "compute": compute}
+    found = {name: _tuned(one, folder, **how) for name, one in STUDIES[study].items()}
     made = {"command": command_line(), "machine": machine(LIBRARIES)}
     report = {**made, "study": study, **how, "variants": found}
     path = output or Path("bench/results") / f"findings-{study}.json"
@@ -112,37 +142,38 @@ def command(
 
 
 def _tuned(
-    study: str, variant: Variant, folder: Path, steps: int, examples: int, each: int
+    variant: Variant, folder: Path, steps: int, examples: int, each: int, compute: str
 ) -> dict[str, Any]:
     """Figures of one variant."""
-    name = f"{study}-{variant.name.replace(' ', '-').replace('%', '')}"
-    home = folder / "findings" / f"{name}-{steps}"
+    home = folder / "findings" / f"{variant.name}-{steps}"
     scores = home / "scores.json"
     if not scores.exists():
-        say(f"{study}: {variant.name}")
-        data = _data(folder, variant.short, examples)
-        start = time.perf_counter()
-        _tune(home, folder, data, variant, steps)
-        seconds = time.perf_counter() - start
+        say(f"{variant.name}: tuning and scoring")
+        _tune(home, folder, variant, steps, examples, compute)
         parts = [f"--{part.replace('_', '-')}={path}" for part, path in _parts(folder).items()]
         lora = f"--lora={home / 'adapter'}"
         bundle = home / "bundle"
         wanted = (*parts, lora, "--attend=preceding", "--precision=fp32", "--force")
         _python("export.commands.export", *wanted, "-o", bundle)
         _python("bench.skills", "-m", bundle, "--each", each, "--json", scores)
-        say(f"{variant.name}: trained in {seconds:.0f} s")
     found = json.loads(scores.read_text(encoding="utf-8"))
     return {key: found[key] for key in ("mean", "skills")}
 
 
-def _tune(home: Path, folder: Path, data: Path, variant: Variant, steps: int) -> None:
+def _tune(
+    home: Path, folder: Path, variant: Variant, steps: int, examples: int, compute: str
+) -> None:
+    """Train a variant's adapter into `home`, where it is not there yet."""
+    if (home / "adapter").exists():
+        return
+    data = _data(folder, variant.short, examples)
     settings = [f"model.{part}={path}" for part, path in _parts(folder).items()]
-    settings += [f"data.root={data}", f"data.sets=[{', '.join(variant.sets)}]"]
-    settings += [f"training.steps={steps}", f"evaluation.every={steps}", "evaluation.answers=0"]
+    settings += [f"data.root={data}", f"data.sets=[{', '.join(variant.sets)}]", *SHORTER]
+    settings += [f"model.compute={compute}", f"training.steps={steps}", "training.warmup=10"]
+    settings += [f"evaluation.every={steps}", "evaluation.answers=0"]
     resume = ("--resume",) if (home / "checkpoints").exists() else ()
-    if not (home / "adapter").exists():
-        all_settings = (*settings, *variant.settings, f"output={home}")
-        _python("qlora.commands.train", "demo", *all_settings, *resume)
+    last = (*variant.settings, f"output={home}")
+    _python("qlora.commands.train", "demo", *settings, *last, *resume)
 
 
 def _parts(folder: Path) -> dict[str, Path]:

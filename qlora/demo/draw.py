@@ -58,7 +58,8 @@ def _fit(drawn: Image.Image, wide: int, high: int) -> Image.Image:
     return small.convert("RGBA")
 
 
-@lru_cache(maxsize=2048)
+# Room for every emoji at every rotation: turning one takes longer than all else in a picture.
+@lru_cache(maxsize=8192)
 def _glyph(glyph: str, rotation: float) -> Image.Image:
     """An emoji, cropped to what is drawn of it."""
     canvas = Image.new("RGBA", (160, 160))

@@ -80,10 +80,14 @@ def crowd(stage: Stage, kinds: tuple[int, ...] = (1, 2, 2, 3, 3, 4), word: float
 
 
 def caption(stage: Stage) -> list[Turn]:
-    scene = crowd(stage)
+    return [caption_turn(stage, crowd(stage))]
+
+
+def caption_turn(stage: Stage, scene: Scene) -> Turn:
+    """All that is there."""
     answer = caption_of(scene, stage.chance)
     short = sentence(f"{contents(scene)}.")
-    return [Turn(stage.say(*DESCRIBE), answer, short, caption_expected(scene), (scene,))]
+    return Turn(stage.say(*DESCRIBE), answer, short, caption_expected(scene), (scene,))
 
 
 def count(stage: Stage) -> list[Turn]:

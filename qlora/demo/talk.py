@@ -83,22 +83,23 @@ class Stage:
         self, number: int, categories: Collection[str] = (), but: Collection[str] = ()
     ) -> list[Kind]:
         """Different kinds, of some categories; a few times in a hundred a shape among them."""
-        found: list[Kind] = []
+        found: dict[str, Kind] = {}
         while len(found) < number:
             shape = not categories and self.chance.random() < 0.18
             pool = [
-                kind
-                for kind in KINDS.values()
+                name
+                for name, kind in KINDS.items()
                 if (
                     kind.category in categories
                     if categories
                     else (kind.category == "shape") is shape
                 )
-                and kind.name not in but
-                and kind not in found
+                and name not in but
+                and name not in found
             ]
-            found.append(self.chance.choice(pool))
-        return found
+            name = self.chance.choice(pool)
+            found[name] = KINDS[name]
+        return list(found.values())
 
     def looks(
         self, number: int, categories: Collection[str] = (), but: Collection[str] = ()

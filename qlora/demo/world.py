@@ -218,13 +218,15 @@ def _free(
         top = chance.uniform(MARGIN, 1 - MARGIN - high)
         if row is not None:
             top = min(max(row - high / 2 + chance.uniform(-0.03, 0.03), MARGIN), 1 - MARGIN - high)
-        box = (left, top, left + wide, top + high)
-        if all(
-            box[2] + MARGIN <= other[0]
-            or other[2] + MARGIN <= box[0]
-            or box[3] + MARGIN <= other[1]
-            or other[3] + MARGIN <= box[1]
-            for other in taken
-        ):
-            return box
+        right, bottom = left + wide, top + high
+        for x1, y1, x2, y2 in taken:
+            if (
+                right + MARGIN > x1
+                and x2 + MARGIN > left
+                and bottom + MARGIN > y1
+                and y2 + MARGIN > top
+            ):
+                break
+        else:
+            return left, top, right, bottom
     return None

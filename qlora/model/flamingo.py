@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from qlora.model.clip import patch_tokens, vision_tower
 from qlora.model.config import DIM_HEAD, GatedLlama, ModelConfig, TiledEncoder
 from qlora.model.connectors import connector
 from qlora.model.gated_cross_attention import (
+    CACHE,
     FlamingoLayer,
     GatedCrossAttentionBlock,
     GatedLlamaBlock,
@@ -199,13 +201,14 @@ class Flamingo(nn.Module):
         if index is None:
             index = self.image_index(ids, 0 if visual is None else visual.shape[1])
         decoder = self.lang_encoder.get_decoder()
-        shown: dict[str, Tensor | None]
+        shown: dict[str, Any]
         if self.config.injection.name == SPLICED:
             shown = {"inputs_embeds": self._spliced(ids, visual, index)}
         else:
             shown = {"input_ids": ids, "visual": visual, "image_index": index}
+        shown[CACHE] = past
         return decoder(
-            position_ids=positions, past_key_values=past, use_cache=past is not None, **shown
+            position_ids=positions, use_cache=past is not None, **shown
         ).last_hidden_state
 
     def _spliced(self, ids: Tensor, visual: Tensor | None, index: Tensor) -> Tensor:

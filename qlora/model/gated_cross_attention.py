@@ -7,16 +7,21 @@ comes in as `image_index`. Without any image the whole block is skipped, feed-fo
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 from torch.utils.checkpoint import checkpoint
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaModel, LlamaRMSNorm
 
 from qlora.model.config import GatedLlama
-from qlora.model.perceiver import feed_forward, split_heads
+from qlora.model.perceiver import LayerNorm, feed_forward, split_heads
+
+# The KV cache's name among LlamaModel's arguments: transformers 5.24 has changed it.
+_NAMES = inspect.signature(LlamaModel.forward).parameters
+CACHE = "cache" if "cache" in _NAMES else "past_key_values"
 
 
 class MaskedCrossAttention(nn.Module):
@@ -26,7 +31,7 @@ class MaskedCrossAttention(nn.Module):
         super().__init__()
         inner = dim_head * heads
         self.heads = heads
-        self.norm = nn.LayerNorm(dim)
+        self.norm = LayerNorm(dim)
         self.to_q = nn.Linear(dim, inner, bias=False)
         self.to_kv = nn.Linear(dim_visual, inner * 2, bias=False)
         self.to_out = nn.Linear(inner, dim, bias=False)
@@ -163,7 +168,7 @@ class FlamingoLayer(nn.Module):
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # With a KV cache, the second computation would append to it again.
-        cached = kwargs.get("past_key_values") is not None
+        cached = kwargs.get(CACHE) is not None
         if self.checkpointing and torch.is_grad_enabled() and not cached:
             return checkpoint(self._compute, hidden_states, *args, use_reentrant=False, **kwargs)
         return self._compute(hidden_states, *args, **kwargs)

@@ -12,10 +12,23 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 
+class LayerNorm(nn.LayerNorm):
+    """A layer norm whose output has its input's type.
+
+    Under autocast on a GPU torch's is float32, and so is all that it is added to from there on.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != self.weight.dtype:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x)
+
+
 def feed_forward(dim: int, mult: int = 4, activation: str = "gelu") -> nn.Sequential:
     """LayerNorm -> Linear -> exact (erf) GELU or ReLU -> Linear, without biases on the linears."""
     return nn.Sequential(
-        nn.LayerNorm(dim),
+        LayerNorm(dim),
         nn.Linear(dim, dim * mult, bias=False),
         nn.GELU() if activation == "gelu" else nn.ReLU(),
         nn.Linear(dim * mult, dim, bias=False),
@@ -34,13 +47,13 @@ class PerceiverAttention(nn.Module):
         super().__init__()
         inner = dim_head * heads
         self.heads = heads
-        self.norm_media = nn.LayerNorm(dim)
-        self.norm_latents = nn.LayerNorm(dim)
+        self.norm_media = LayerNorm(dim)
+        self.norm_latents = LayerNorm(dim)
         self.to_q = nn.Linear(dim, inner, bias=False)
         self.to_kv = nn.Linear(dim, inner * 2, bias=False)
         self.to_out = nn.Linear(inner, dim, bias=False)
-        self.q_norm = nn.LayerNorm(dim_head) if head_norms else nn.Identity()
-        self.k_norm = nn.LayerNorm(dim_head) if head_norms else nn.Identity()
+        self.q_norm = LayerNorm(dim_head) if head_norms else nn.Identity()
+        self.k_norm = LayerNorm(dim_head) if head_norms else nn.Identity()
 
     def forward(self, media: Tensor, latents: Tensor) -> Tensor:
         """`media [n, P, D]`, `latents [n, L, D]` -> `[n, L, D]`."""
@@ -77,7 +90,7 @@ class PerceiverResampler(nn.Module):
             )
             for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(dim)
+        self.norm = LayerNorm(dim)
 
     def forward(self, media: Tensor) -> Tensor:
         latents = self.latents.expand(media.shape[0], -1, -1)

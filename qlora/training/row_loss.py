@@ -33,4 +33,4 @@ class RowLoss(nn.Module):
             hidden = self.model.hidden(
                 ids[None], visual=visual, index=index[None], positions=positions[None]
             )
-        return chunked_cross_entropy(hidden[0], head, targets, weights)
+        return chunked_cross_entropy(hidden[0].to(head.dtype), head, targets, weights)

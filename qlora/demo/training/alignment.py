@@ -2,13 +2,15 @@
 
 Contract: `python -m qlora.demo.training.alignment FOLDER` needs LLaMA, CLIP and the first resampler
 in FOLDER and leaves `flamingo.safetensors` there, in OpenFlamingo's layout, for the attend rule
-`preceding`. Beside the texts it learns where to look: half of the heads of each block but the first
-are taught `gaze`. With the texts alone, captions were learnt long before questions were.
+`preceding`. Texts are dialogues in the chat's own template. Beside them it learns where to look:
+half of the heads of each block but the first are taught `gaze`. With the texts alone, captions were
+learnt long before questions were; with plain texts, heads looked elsewhere in the template.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import click
@@ -22,8 +24,11 @@ from lite.attend import PRECEDING, image_index
 from lite.commands.common import entry_point
 from lite.images import Preprocessing
 from lite.template import MMGPT
+from lite.tokenizer import Tokenizer
 from qlora.checkpoints import read_clip
-from qlora.data.encode import IGNORE
+from qlora.checkpoints.tokenizer_files import read_tokenizer
+from qlora.data.conversation import Conversation, Exchange, ImageRef
+from qlora.data.encode import IGNORE, encode
 from qlora.demo.draw import draw
 from qlora.demo.training.cells import Cells, cells
 from qlora.demo.training.gaze import gaze
@@ -31,7 +36,7 @@ from qlora.demo.training.language import Tokenized, llama_config
 from qlora.demo.training.loop import Plan, stage, this_device, train
 from qlora.demo.training.resampler import GRID, PERCEIVER, TEACHER, Teacher
 from qlora.demo.training.sizes import DEPTH, HEADS, INTERVAL, LATENTS, LLAMA, SIDE, VOCABULARY
-from qlora.demo.training.telling import Text, telling
+from qlora.demo.training.telling import Turns, telling
 from qlora.demo.training.tower import pixels_of, stacked
 from qlora.files import replacing
 from qlora.model import Flamingo
@@ -54,29 +59,20 @@ TEACHING = 0.1
 LOOKING, MASS = 0.3, 1e-3
 # Of the teacher's figures, those for the log.
 RIGHT = "named", "counted", "read"
-LONGEST = 320
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A text's ids, for each the next one if it is to be learnt, and where to look for it."""
-
-    ids: np.ndarray
-    targets: np.ndarray
-    gaze: np.ndarray
+LONGEST = 448
 
 
 @dataclass(frozen=True)
 class Row:
-    """Texts about the same pictures, side by side: none sees another.
+    """Dialogues about the same pictures, side by side: none sees another.
 
     Attributes:
         pictures: `[S, S, 3]` each.
         truths: what their cells show.
-        ids, targets: `[T]`; each text begins with its `<image>` tokens. A question is no target.
-        positions: `[T]`, from 0 in each text.
+        ids, targets: `[T]`, as of `qlora.data.encode`, one dialogue after the other.
+        positions: `[T]`, from 0 in each dialogue.
         index: `[T]`, the picture that a token sees.
-        gaze: bool `[T, LATENTS]`, the cells that it should look at; none in a row of two pictures.
+        gaze: bool `[T, LATENTS]`, the cells of that picture which a token should look at.
     """
 
     pictures: list[np.ndarray]
@@ -92,40 +88,57 @@ class Tellings(Tokenized[Row]):
     """Row i of pictures and what is told of them."""
 
     def __getitem__(self, number: int) -> Row:
-        scenes, texts = telling(number, self.seed)
+        dialogues = telling(number, self.seed)
+        scenes = [scene for turn in dialogues[0] for scene in turn.scenes]
         truths = [cells(scene, SIDE, GRID) for scene in scenes]
-        samples: list[Sample] = []
-        for text in texts:
-            sample = self._sample(text, truths)
-            if sum(len(one.ids) for one in samples) + len(sample.ids) <= LONGEST:
-                samples.append(sample)
+        parts: list[dict[str, np.ndarray]] = []
+        for turns in dialogues:
+            part = self._dialogue(turns, truths)
+            if sum(len(one["ids"]) for one in parts) + len(part["ids"]) <= LONGEST:
+                parts.append(part)
         return Row(
             pictures=[np.asarray(draw(scene, SIDE)) for scene in scenes],
             truths=truths,
-            ids=np.concatenate([one.ids for one in samples]),
-            targets=np.concatenate([one.targets for one in samples]),
-            positions=np.concatenate([np.arange(len(one.ids)) for one in samples]),
-            index=np.concatenate([image_index(one.ids, IMAGE, PRECEDING) for one in samples]),
-            gaze=np.concatenate([one.gaze for one in samples]),
+            **{name: np.concatenate([one[name] for one in parts]) for name in parts[0]},
         )
 
-    def _sample(self, text: Text, truths: list[Cells]) -> Sample:
-        pieces = self.pieces
-        asked = f"{text.asked}\n" if text.asked else ""
-        start = [pieces.bos_id(), *[IMAGE, *pieces.encode("\n")] * len(truths)]
-        found = pieces.encode(asked + text.told, return_type="proto").pieces
-        found = found[: LONGEST - 1 - len(start)]
-        ids = [*start, *(piece.id for piece in found), pieces.eos_id()]
-        answer = [piece for piece in found if piece.end > len(asked)]
-        given = len(start) + len(found) - len(answer)
-        targets = np.array([IGNORE] * given + ids[given:])
-        looks = np.zeros((len(ids), LATENTS), bool)
-        if len(truths) == 1:
+    def _dialogue(self, turns: Turns, truths: list[Cells]) -> dict[str, np.ndarray]:
+        """A row's arrays, for one dialogue."""
+        tokenizer = self.chat_tokenizer
+        exchanges = tuple(
+            Exchange(turn.question, turn.answer, images=(ImageRef("drawn"),) * len(turn.scenes))
+            for turn in turns
+        )
+        sample = encode(Conversation("told", exchanges), tokenizer, MMGPT, LONGEST)
+        index = image_index(sample.ids, IMAGE, PRECEDING)
+        looks = np.zeros((len(sample.ids), LATENTS), bool)
+        for turn, at in zip(turns, answers(sample.targets), strict=False):
             # The token before a piece is the one that looks.
-            spans = [(piece.begin - len(asked), piece.end - len(asked)) for piece in answer]
-            at = gaze(text.asked, text.told, spans, truths[0])
-            looks[given - 1 : given - 1 + len(at)] = at
-        return Sample(np.array(ids), np.append(targets[1:], IGNORE), looks)
+            pieces = [tokenizer.piece_bytes(piece) for piece in sample.targets[at]]
+            ends = np.cumsum([len(piece) for piece in pieces])
+            spans = [(end - len(p), end) for p, end in zip(pieces, ends, strict=True) if p]
+            truth = truths[index[at.start] - 1]
+            looks[at][: len(spans)] = gaze(turn.question, turn.answer, spans, truth)
+        return {
+            "ids": sample.ids,
+            "targets": sample.targets,
+            "positions": np.arange(len(sample.ids)),
+            "index": index,
+            "gaze": looks,
+        }
+
+    @cached_property
+    def chat_tokenizer(self) -> Tokenizer:
+        base = read_tokenizer(self.tokenizer.parent)
+        added = {name: base.size + i for i, name in enumerate(ADDED_TOKENS)}
+        return Tokenizer(base.tokenizer, {"<s>": base.bos, "</s>": base.eos, **added})
+
+
+def answers(targets: np.ndarray) -> list[slice]:
+    """Where each answer is learnt."""
+    edges = np.diff(np.concatenate(([False], targets != IGNORE, [False])).astype(int))
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    return [slice(start, end) for start, end in zip(starts, ends, strict=True)]
 
 
 def collate(rows: list[Row]) -> dict[str, Tensor]:
@@ -155,7 +168,7 @@ def collate(rows: list[Row]) -> dict[str, Tensor]:
 class Alignment(nn.Module):
     """The model, and the teacher of its resampler."""
 
-    def __init__(self, folder: Path, seed: int, start: Path | None = None) -> None:
+    def __init__(self, folder: Path, seed: int) -> None:
         super().__init__()
         resampler = load_file(folder / "resampler.safetensors")
         self.model = untrained(folder, resampler, seed)
@@ -163,10 +176,6 @@ class Alignment(nn.Module):
         for layer in list(self.model.lang_encoder.get_decoder().layers)[INTERVAL:]:
             if layer.gated_cross_attn_layer is not None:
                 self.glances.append(Glance(layer.gated_cross_attn_layer.attn))
-        if start is not None:
-            for name, tensor in load_file(start).items():
-                if not name.startswith(PERCEIVER):
-                    assign(self.model, name, tensor)
         self.teacher = Teacher(self.model.config.encoder.width)
         self.teacher.load_state_dict(
             {n.removeprefix(TEACHER): v for n, v in resampler.items() if n.startswith(TEACHER)}
@@ -191,7 +200,7 @@ class Alignment(nn.Module):
         told = cross_entropy(logits, targets[learnt])
         taught, figures = self.teacher(seen, batch)
         right = {name: figures[name] for name in RIGHT if name in figures}
-        looked = torch.stack([glance.at(batch["gaze"]) for glance in self.glances])
+        looked = torch.stack([glance.at(batch["gaze"], batch["index"]) for glance in self.glances])
         missed = -(looked + MASS).log().mean()
         figures = {"told": told.item(), "looked": looked.mean().item(), **right}
         return told + TEACHING * taught + LOOKING * missed, figures, int(learnt.sum())
@@ -210,20 +219,22 @@ class Glance:
         self.queries = made
 
     def _keep_keys(self, module: nn.Module, inputs: object, made: Tensor) -> None:
-        # Rows that have a gaze see their first picture and no other.
-        self.keys = made[:, :LATENTS].chunk(2, dim=-1)[0]
+        self.keys = made.chunk(2, dim=-1)[0]
 
-    def at(self, gaze: Tensor) -> Tensor:
+    def at(self, gaze: Tensor, index: Tensor) -> Tensor:
         """How much attention tokens paid to their cells, `[n, heads]`.
 
         Args:
-            gaze: bool `[B, T, LATENTS]`, the cells of a row's first picture; n tokens have any.
+            gaze: bool `[B, T, LATENTS]`, cells of the picture that a token sees; n tokens have any.
+            index: `[B, T]`, the number of that picture.
         """
         learning = self.heads // 2
         q, k = (split_heads(made, self.heads)[:, :learning] for made in (self.queries, self.keys))
-        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(-1)
-        found = (weights * gaze[:, None]).sum(-1).transpose(1, 2)
-        return found[gaze.any(-1)]
+        found = (q @ k.transpose(-1, -2)).unflatten(-1, (-1, LATENTS))
+        row, token = gaze.any(-1).nonzero(as_tuple=True)
+        found = found[row, :, token, index[row, token].long() - 1]  # [n, heads, LATENTS]
+        weights = (found.float() * q.shape[-1] ** -0.5).softmax(-1)
+        return (weights * gaze[row, token][:, None]).sum(-1)
 
 
 def untrained(folder: Path, resampler: dict[str, Tensor], seed: int) -> Flamingo:
@@ -286,12 +297,11 @@ def write_flamingo(model: Flamingo, path: Path) -> None:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--start", type=click.Path(path_type=Path), help="Begin with these gated blocks.")
 @stage("alignment", steps=1100, batch=24, rate=2e-3, of="Pictures")
-def command(folder: Path, plan: Plan, seed: int, start: Path | None) -> None:
+def command(folder: Path, plan: Plan, seed: int) -> None:
     """Train resampler and gated blocks into FOLDER, going on where it was."""
     device = this_device()
-    alignment = Alignment(folder, seed, start).to(device)
+    alignment = Alignment(folder, seed).to(device)
     # The rows of words stay: a gradient of theirs would pull the frozen LLaMA's input away.
     embedding = alignment.model.get_parameter(EMBEDDING)
     words = torch.arange(embedding.shape[0], device=device)[:, None] < VOCABULARY

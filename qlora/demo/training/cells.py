@@ -45,6 +45,7 @@ class Cells:
             picture; zeros for the background.
         centre: whether the middle of a thing is in the cell.
         alike: how many things of the kind are in the picture; `NONE` for the background.
+        twins: how many of these have the thing's colour as well.
         spelled: the whole word, letter by letter, indices into `LETTERS` and then `len(LETTERS)`;
             all `NONE` outside of words.
     """
@@ -55,6 +56,7 @@ class Cells:
     box: np.ndarray
     centre: np.ndarray
     alike: np.ndarray
+    twins: np.ndarray
     spelled: np.ndarray
 
     @property
@@ -74,7 +76,8 @@ def cells(scene: Scene, side: int, grid: int) -> Cells:
     shown = np.full((grid, grid), _SHOWN[ground_of(scene.ground).said])
     colour, letter = np.full((grid, grid), NONE), np.full((grid, grid), NONE)
     box = np.zeros((grid, grid, 4), np.float32)
-    centre, alike = np.zeros((grid, grid), bool), np.full((grid, grid), NONE)
+    centre = np.zeros((grid, grid), bool)
+    alike, twins = np.full((grid, grid), NONE), np.full((grid, grid), NONE)
     spelled = np.full((grid, grid, LONGEST_WORD), NONE)
     for thing in scene.things:
         drawn, (left, top) = placed(thing, side)
@@ -91,6 +94,7 @@ def cells(scene: Scene, side: int, grid: int) -> Cells:
         column, row = (min(grid - 1, int(value * grid / side)) for value in middle)
         centre[row, column] = True
         alike[at] = scene.count(thing.kind)
+        twins[at] = scene.count(thing.kind, thing.colour)
         if thing.kind == WORD:
             spelled[at] = _spelled(thing.text)
             along = (centres[columns] - left) / drawn.width
@@ -102,6 +106,7 @@ def cells(scene: Scene, side: int, grid: int) -> Cells:
         box.reshape(-1, 4),
         centre.ravel(),
         alike.ravel(),
+        twins.ravel(),
         spelled.reshape(-1, LONGEST_WORD),
     )
 

@@ -20,7 +20,7 @@ from qlora.demo.world import WORD
 
 # How the written word is asked for, and how it is told.
 _ASKED_WORD = re.compile(r"\b(sign|word|text|written)\b")
-_TOLD_WORD = re.compile(r'"[^"]*"')
+_TOLD_WORD = re.compile(r'"[^"]*"|\b[Tt]he word\b')
 _SENTENCE = re.compile(r"[^.?!]+[.?!]?")
 
 

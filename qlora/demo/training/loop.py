@@ -7,7 +7,7 @@ goes on equals one that was not. Matrices inside of blocks are trained by Muon, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -92,8 +92,9 @@ def train(
     start = _restore(checkpoints, model, optimizers)
     model.train()
     with RunLog(plan.folder, start, plan.steps, active=True) as log:
-        batches = _batches(plan, examples, collate, start)
-        for step, batch in enumerate(batches, start=start):
+        numbers = range(start * plan.batch, plan.steps * plan.batch)
+        made = batches(examples, collate, numbers, plan.batch, plan.workers)
+        for step, batch in enumerate(made, start=start):
             rate = rate_at(step, plan)
             with torch.autocast(device.type, torch.bfloat16, enabled=fast):
                 loss, values, tokens = loss_of(batch)
@@ -108,6 +109,24 @@ def train(
             if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
                 checkpoints.save(step + 1, lambda into: _write(into, model, optimizers))
     model.eval()
+
+
+def batches(
+    examples: Dataset[Any],
+    collate: Callable[[list[Any]], Any],
+    numbers: range,
+    size: int,
+    workers: int,
+) -> DataLoader[Any]:
+    """Batches of the examples of these numbers, in order, made by so many processes beside."""
+    return DataLoader(
+        examples,
+        size,
+        sampler=numbers,
+        num_workers=workers,
+        collate_fn=collate,
+        prefetch_factor=4 if workers else None,
+    )
 
 
 def stage(
@@ -178,22 +197,6 @@ def _adamw(plan: Plan, parameters: dict[str, nn.Parameter]) -> Optimizer:
         {"params": narrow, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, plan.rate, betas=(0.9, 0.95))
-
-
-def _batches(
-    plan: Plan, examples: Dataset[Any], collate: Callable[[list[Any]], Any], start: int
-) -> Iterator[Any]:
-    """The batches from `start` on, each from the examples of its own numbers."""
-    return iter(
-        DataLoader(
-            examples,
-            plan.batch,
-            sampler=range(start * plan.batch, plan.steps * plan.batch),
-            num_workers=plan.workers,
-            collate_fn=collate,
-            prefetch_factor=4 if plan.workers else None,
-        )
-    )
 
 
 def _write(

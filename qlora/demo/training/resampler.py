@@ -3,14 +3,13 @@
 Contract: `python -m qlora.demo.training.resampler FOLDER` needs CLIP in FOLDER and leaves
 `resampler.safetensors` there, under OpenFlamingo's names, with the teacher beside it. Latent i
 learns to tell cell i of a grid: what is there, where it ends, how many there are of it, and a
-word's letters. Through captions alone the same takes many times as many pictures. With `--learns
-all` the tower learns from that as well, and `clip.safetensors` is written again.
+word's letters. Through captions alone the same takes many times as many pictures. The tower learns
+from that as well, and `clip.safetensors` is written again.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -32,7 +31,7 @@ from qlora.demo.training.cells import (
     Cells,
     cells,
 )
-from qlora.demo.training.loop import Plan, stage, tell, this_device, train
+from qlora.demo.training.loop import Plan, batches, stage, tell, this_device, train
 from qlora.demo.training.scenes import scene
 from qlora.demo.training.sizes import DEPTH, HEADS, LATENTS, SIDE
 from qlora.demo.training.tower import pixels_of, shown_loss, stacked
@@ -47,12 +46,10 @@ GRID = math.isqrt(LATENTS)
 # Classes of a count; no scene has so many things.
 COUNTS = 9
 SPELLINGS = len(LETTERS) + 1
-HEADS_WIDTHS = (len(SHOWN), len(COLOURS), COUNTS, LONGEST_WORD * SPELLINGS, 1, 4)
-# Of the loss: what a cell shows, its colour, how many are alike, spelling, middles, edges.
-SHOW, COLOUR, ALIKE, SPELL, MIDDLE, BOX = 1.0, 0.4, 0.5, 1.0, 1.0, 2.0
-
-# Which parts are trained: the heads alone, the resampler with them, the tower as well.
-LEARNS = "teacher", "resampler", "all"
+HEADS_WIDTHS = (len(SHOWN), len(COLOURS), COUNTS, COUNTS, LONGEST_WORD * SPELLINGS, 1, 4)
+# Of the loss: what a cell shows, its colour, how many are alike, and in colour too, spelling,
+# middles, edges.
+SHOW, COLOUR, ALIKE, TWINS, SPELL, MIDDLE, BOX = 1.0, 0.4, 0.5, 0.3, 1.0, 1.0, 2.0
 
 Truth = dict[str, Tensor]
 
@@ -75,13 +72,14 @@ class Teacher(nn.Module):
             of the letters of words are told right.
         """
         said = self.heads(latents).float().split(HEADS_WIDTHS, dim=-1)
-        shown, colour, alike, spelled, centre, box = said
+        shown, colour, alike, twins, spelled, centre, box = said
         spelled = spelled.unflatten(-1, (LONGEST_WORD, SPELLINGS))
         things, words = truth["colour"] != NONE, truth["spelled"] != NONE
         losses = {
             "shown": SHOW * shown_loss(shown, truth),
             "colour": COLOUR * cross_entropy(colour[things], truth["colour"][things]),
             "alike": ALIKE * cross_entropy(alike[things], truth["alike"][things]),
+            "twins": TWINS * cross_entropy(twins[things], truth["twins"][things]),
             # A batch may have no word; cross entropy would be no number.
             "spelled": SPELL
             * cross_entropy(spelled[words], truth["spelled"][words], reduction="sum")
@@ -100,9 +98,9 @@ class Teacher(nn.Module):
 
 
 class Seeing(nn.Module):
-    """The tower, the resampler, and its teacher, of which some parts learn: one of `LEARNS`."""
+    """The tower, the resampler, and its teacher."""
 
-    def __init__(self, folder: Path, learns: str = "resampler", start: Path | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__()
         clip = read_clip(str(folder / "clip.json"), str(folder / "clip.safetensors"))
         width = clip.config["vision_cfg"]["width"]
@@ -111,10 +109,6 @@ class Seeing(nn.Module):
             assign(self.tower, name, clip.tensors[name].float())
         self.perceiver = PerceiverResampler(width, DEPTH, DIM_HEAD, HEADS, LATENTS)
         self.teacher = Teacher(width)
-        if start is not None:
-            self.load_state_dict(load_file(start), strict=False)
-        self.tower.requires_grad_(learns == "all")
-        self.perceiver.requires_grad_(learns != "teacher")
 
     def forward(self, pixels: Tensor, truth: Truth) -> tuple[Tensor, dict[str, float]]:
         patches = patch_tokens(self.tower, pixels)
@@ -139,47 +133,49 @@ def collate(examples: list[tuple[np.ndarray, Cells]]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def scores(
-    model: Seeing, pictures: Pictures, count: int = 1024, size: int = 128
+    model: Seeing, pictures: Pictures, workers: int, count: int = 1024, size: int = 128
 ) -> dict[str, float]:
     """Which part of cells, counts and letters is told right."""
     found: dict[str, list[float]] = {"named": [], "counted": [], "read": []}
-    for start in range(0, count, size):
-        batch = collate([pictures[i] for i in range(start, start + size)])
-        _, figures = model(batch.pop("pixels"), batch)
+    device = next(model.parameters()).device
+    for batch in batches(pictures, collate, range(count), size, workers):
+        truth = {name: value.to(device) for name, value in batch.items()}
+        _, figures = model(truth.pop("pixels"), truth)
         for name, values in found.items():
             values.append(figures[name])
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--learns", type=click.Choice(LEARNS), default=LEARNS[1], show_default=True)
-@click.option("--start", type=click.Path(path_type=Path), help="Begin with these tensors.")
 @stage("resampler", steps=700, batch=64, rate=2e-3, of="Pictures")
-def command(folder: Path, plan: Plan, seed: int, learns: str, start: Path | None) -> None:
-    """Train the resampler into FOLDER, going on where it was."""
+def command(folder: Path, plan: Plan, seed: int) -> None:
+    """Train tower and resampler into FOLDER, going on where it was."""
     torch.manual_seed(seed)
     device = this_device()
-    plan = replace(plan, folder=plan.folder.with_name(learns))
-    model = Seeing(folder, learns, start).to(device)
+    model = Seeing(folder).to(device)
 
     def loss_of(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
         truth = {name: value.to(device) for name, value in batch.items()}
         loss, figures = model(truth.pop("pixels"), truth)
         return loss, figures, len(truth["shown"]) * LATENTS
 
-    pictures = Pictures(seed=seed)
     matrices = "perceiver.layers.", ".resblocks."
     train(
-        plan, model, pictures, collate, loss_of, lambda name: any(part in name for part in matrices)
+        plan,
+        model,
+        Pictures(seed=seed),
+        collate,
+        loss_of,
+        lambda name: any(part in name for part in matrices),
     )
+    found = scores(model, Pictures("validation", seed), plan.workers)
     model.cpu()
-    if learns == "all":
-        _rewrite_clip(folder / "clip.safetensors", model.tower)
+    _rewrite_clip(folder / "clip.safetensors", model.tower)
     parts = model.state_dict().items()
     kept = {n: v.contiguous() for n, v in parts if n.startswith((PERCEIVER, TEACHER))}
     with replacing(folder / "resampler.safetensors") as path:
         save_file(kept, path)
-    tell(scores(model, Pictures("validation", seed)), folder / "resampler-scores.json")
+    tell(found, folder / "resampler-scores.json")
 
 
 def _rewrite_clip(path: Path, tower: nn.Module) -> None:

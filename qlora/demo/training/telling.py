@@ -1,70 +1,74 @@
-"""What is told of a picture when the model first learns to see: captions, questions, answers.
+"""What is told of a picture when the model first learns to see: dialogues about it.
 
-Contract: `telling(number)` is a pure function: pictures, and plain texts without any template, each
-true of them by itself. All is of the training split.
+Contract: `telling(number)` is a pure function: dialogues, each whole in itself, about the same
+pictures. All is of the training split.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 from qlora.demo.looking import (
     absent_turn,
-    caption_of,
+    caption_turn,
     count_turn,
     presence_turn,
     reading_turn,
 )
 from qlora.demo.placing import colour_turn, where_turn
+from qlora.demo.questions import example
 from qlora.demo.splits import Rules
 from qlora.demo.talk import Stage, Turn, groups_of
 from qlora.demo.training.scenes import scene
 from qlora.demo.world import Scene, Unfit
 
-# How often two pictures are told of, one after the other.
-TWO = 0.15
-# Questions that are asked about a picture beside its caption.
-QUESTIONS = 8
+# How often it is the skill of two pictures, and how often, of the others, one whose turns refer to
+# those before.
+PAIRS, DIALOGUES = 0.2, 0.25
+# Questions that are asked about a picture beside these, and the most of them in a dialogue.
+QUESTIONS, LONGEST = 6, 3
+
+Turns = tuple[Turn, ...]
 
 
-@dataclass(frozen=True)
-class Text:
-    """What is told, after what was asked for it, if anything was."""
-
-    told: str
-    asked: str = ""
-
-
-def telling(number: int, seed: int = 0) -> tuple[list[Scene], list[Text]]:
-    """Pictures, and texts about them, none of which refers to another."""
+def telling(number: int, seed: int = 0) -> list[Turns]:
+    """Dialogues about the same pictures, none of which refers to another."""
     chance = random.Random(f"{seed}/telling/{number}")
-    first = scene(2 * number, seed=seed)
-    if chance.random() < TWO:
-        both = [first, scene(2 * number + 1, seed=seed)]
-        orders = ("first", "second")
-        told = [
-            f"The {order} picture. {caption_of(one, chance, detail=False)}"
-            for order, one in zip(orders, both, strict=True)
-        ]
-        return both, [Text("\n".join(told))]
-    asked = _asked(Stage(chance, Rules("train")), first)
-    return [first], [Text(caption_of(first, chance)), *asked]
+    if chance.random() < PAIRS:
+        return [example("pairs", "train", number, seed).turns]
+    stage = Stage(chance, Rules("train"))
+    if chance.random() < DIALOGUES:
+        turns = example("dialogue", "train", number, seed).turns
+    else:
+        turns = (caption_turn(stage, scene(number, seed=seed)),)
+    return [turns, *_dialogues(chance, _asked(stage, turns[0].scenes[0]))]
 
 
-def _asked(stage: Stage, seen: Scene) -> list[Text]:
+def _asked(stage: Stage, seen: Scene) -> list[Turn]:
     """Questions with their answers, each a different one."""
-    found: dict[str, Text] = {}
+    found: dict[str, Turn] = {}
     for _ in range(4 * QUESTIONS):
         try:
             turn = stage.chance.choice(ASKED)(stage, seen)
         except Unfit:
             continue
-        found.setdefault(turn.question, Text(turn.answer, turn.question))
+        found.setdefault(turn.question, turn)
         if len(found) == QUESTIONS:
             break
     return list(found.values())
+
+
+def _dialogues(chance: random.Random, turns: list[Turn]) -> list[Turns]:
+    """Turns in a row, as many as comes; the first of each shows the picture."""
+    found = []
+    while turns:
+        length = chance.randint(1, LONGEST)
+        first, *later = turns[:length]
+        found.append((first, *(replace(turn, scenes=()) for turn in later)))
+        turns = turns[length:]
+    return found
 
 
 def _count(stage: Stage, seen: Scene) -> Turn:

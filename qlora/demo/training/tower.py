@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from qlora.demo.kinds import a, of_category
 from qlora.demo.looking import caption_of
 from qlora.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, WAVES, Cells, cells, places
 from qlora.demo.training.language import Tokenized
-from qlora.demo.training.loop import Plan, stage, tell, this_device, train
+from qlora.demo.training.loop import Plan, batches, stage, tell, this_device, train
 from qlora.demo.training.scenes import scene
 from qlora.demo.training.sizes import CLIP, SIDE
 from qlora.files import replacing
@@ -131,7 +131,10 @@ class Loss:
         things = batch["colour"] != NONE
         show = shown_loss(shown, batch)
         hue = cross_entropy(colour[things], batch["colour"][things])
-        read = cross_entropy(letter.flatten(0, 1), batch["letter"].flatten())
+        # A batch may have no word; cross entropy would be no number.
+        wanted = batch["letter"].flatten()
+        read = cross_entropy(letter.flatten(0, 1), wanted, reduction="sum")
+        read = read / max(1, int((wanted != NONE).sum()))
         near = (box - batch["box"]).abs()[things].mean()
         where = (place - self.places).square().mean()
         loss = CONTRAST * contrast + SHOW * show + COLOUR * hue + LETTER * read
@@ -179,7 +182,9 @@ def folded(stem: nn.Sequential) -> nn.Sequential:
 
 
 @torch.no_grad()
-def scores(model: Teaching, pictures: Pictures, count: int = 1024) -> dict[str, float]:
+def scores(
+    model: Teaching, pictures: Pictures, workers: int, count: int = 1024, size: int = 128
+) -> dict[str, float]:
     """How often the validation split's cells, captions and kinds are told right.
 
     Returns:
@@ -190,15 +195,17 @@ def scores(model: Teaching, pictures: Pictures, count: int = 1024) -> dict[str, 
     right: dict[str, list[float]] = {"cells": [], "letters": [], "retrieval": [], "zero_shot": []}
     kinds = of_category()
     names = padded(pictures.ids(f"The picture shows {a(kind.name)}.") for kind in kinds)
-    classes = model.clip.encode_text(names, normalize=True)
-    for batch in _chunks(pictures, count):
+    device = next(model.parameters()).device
+    classes = model.clip.encode_text(names.to(device), normalize=True)
+    for made in batches(pictures, collate, range(count), size, workers):
+        batch = {name: value.to(device) for name, value in made.items()}
         images, texts, said = model(batch["pixels"], batch["texts"])
         shown, _, letter, *_ = parts(said)
         things, words = batch["colour"] != NONE, batch["letter"] != NONE
         right["cells"] += (shown.argmax(-1) == batch["shown"])[things].float().tolist()
         right["letters"] += (letter.argmax(-1) == batch["letter"])[words].float().tolist()
         found = (images @ texts.T).argmax(-1)
-        right["retrieval"] += (found == torch.arange(len(images))).float().tolist()
+        right["retrieval"] += (found == torch.arange(len(images), device=device)).float().tolist()
         named = (images @ classes.T).argmax(-1)
         for one, truth in zip(named.tolist(), batch["shown"], strict=True):
             there = {SHOWN[i] for i in truth.tolist()} & {k.name for k in kinds}
@@ -213,11 +220,6 @@ def padded(texts: Iterable[list[int]]) -> Tensor:
     return torch.tensor([text + [0] * (length - len(text)) for text in texts])
 
 
-def _chunks(pictures: Pictures, count: int, size: int = 128) -> Iterator[dict[str, Tensor]]:
-    for start in range(0, count, size):
-        yield collate([pictures[i] for i in range(start, start + size)])
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @stage("tower", steps=1800, batch=64, rate=2e-3, of="Pictures")
 def command(folder: Path, plan: Plan, seed: int) -> None:
@@ -228,9 +230,9 @@ def command(folder: Path, plan: Plan, seed: int) -> None:
     tokenizer = folder / "llama" / "tokenizer.model"
     pictures = Pictures(tokenizer, seed=seed)
     train(plan, model, pictures, collate, Loss(model, device), lambda name: ".resblocks." in name)
-    model.cpu()
-    write_clip(model, folder)
-    tell(scores(model, Pictures(tokenizer, "validation", seed)), folder / "clip-scores.json")
+    found = scores(model, Pictures(tokenizer, "validation", seed), plan.workers)
+    write_clip(model.cpu(), folder)
+    tell(found, folder / "clip-scores.json")
 
 
 main = entry_point(command)

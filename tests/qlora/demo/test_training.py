@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from lite.template import MMGPT
 from qlora.bpe import train_bpe
 from qlora.data.encode import IGNORE
 from qlora.demo.draw import placed
 from qlora.demo.fonts import FONTS, installed
 from qlora.demo.kinds import Look
+from qlora.demo.reading import mentions
 from qlora.demo.training import alignment, language, loop, resampler, tower
 from qlora.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, cells, places
 from qlora.demo.training.gaze import gaze
@@ -56,6 +58,7 @@ def test_cells_tell_how_many_are_alike_where_their_middles_are_and_how_words_are
     assert len(middles) == 3
     circles = truth.shown == SHOWN.index("circle")
     assert set(truth.alike[circles]) == {2}
+    assert set(truth.twins[circles]) == {1}
     words = truth.shown == SHOWN.index(WORD)
     assert set(truth.alike[words]) == {1}
     spelled = truth.spelled[words]
@@ -85,29 +88,58 @@ def test_every_thing_of_many_scenes_has_cells_of_its_own(grid: int) -> None:
 
 def test_what_is_told_of_a_picture_is_of_the_training_split_and_repeats() -> None:
     assert telling(5) == telling(5) != telling(6)
-    two = [number for number in range(80) if len(telling(number)[0]) == 2]
-    assert two
-    assert all("second picture" in telling(number)[1][0].told for number in two)
+    told = [telling(number) for number in range(80)]
+    pictures = [sum(len(turn.scenes) for turn in dialogues[0]) for dialogues in told]
+    assert {*pictures} == {1, 2}
+    for dialogues, shown in zip(told, pictures, strict=True):
+        assert shown == 1 or len(dialogues) == 1
+        assert len({dialogue[0].scenes for dialogue in dialogues}) == 1
+
+
+@pytest.fixture
+def tellings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> alignment.Tellings:
+    """With a tokenizer whose pieces are short."""
+    monkeypatch.setattr(alignment, "LONGEST", 5 * alignment.LONGEST)
+    path = tmp_path / "tokenizer.model"
+    turns = [turn for i in range(50) for dialogue in telling(i) for turn in dialogue]
+    path.write_bytes(train_bpe([f"{t.question}\n{t.answer}" for t in turns], 400))
+    return alignment.Tellings(path)
 
 
 @needs_fonts
-def test_what_is_told_is_learnt_and_what_is_asked_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # This tokenizer's pieces are short.
-    monkeypatch.setattr(alignment, "LONGEST", 3 * alignment.LONGEST)
-    tokenizer = tmp_path / "tokenizer.model"
-    content = train_bpe([f"{t.asked}\n{t.told}" for i in range(50) for t in telling(i)[1]], 400)
-    tokenizer.write_bytes(content)
-    rows = alignment.Tellings(tokenizer)
-    number = next(i for i in range(80) if len(telling(i)[1]) > 3)
-    row, texts = rows[number], telling(number)[1]
+def test_what_is_told_is_learnt_and_what_is_asked_is_not(tellings: alignment.Tellings) -> None:
+    number = next(i for i in range(80) if len(telling(i)) > 3)
+    row, dialogues = tellings[number], telling(number)
+    tokenizer = tellings.chat_tokenizer
     learnt = [int(one) for one in row.targets if one != IGNORE]
-    end = rows.pieces.eos_id()
-    assert learnt.count(end) == len(texts)
-    told = "".join(text.told for text in texts)
-    said = rows.pieces.decode([one for one in learnt if one != end])
-    assert "".join(said.split()) == "".join(told.split())
+    turns = [turn for dialogue in dialogues for turn in dialogue]
+    assert learnt.count(tokenizer.eos) == len(turns)
+    assert tokenizer.decode(learnt) == "".join(turn.answer for turn in turns)
+    starts = np.flatnonzero(row.positions == 0)
+    assert len(starts) == len(dialogues)
+    read = tokenizer.decode(row.ids[: starts[1]])
+    assert read.count(MMGPT.instruction) == len(dialogues[0])
+    assert read.endswith(dialogues[0][-1].answer)
+
+
+@needs_fonts
+def test_the_token_before_a_name_looks_at_what_it_names(tellings: alignment.Tellings) -> None:
+    """In the picture that it sees: in a pair the first, and from then on the second."""
+    looked = 0
+    for number in (i for i in range(100) if len(telling(i)) == 1):
+        row, (dialogue,) = tellings[number], telling(number)
+        for turn, at in zip(dialogue, alignment.answers(row.targets), strict=True):
+            text = ""
+            for where in range(at.start, at.stop):
+                text += tellings.chat_tokenizer.piece_bytes(int(row.targets[where])).decode()
+                truth = row.truths[row.index[where] - 1]
+                named = [kind for _, end, kind, _ in mentions(text) if end == len(text)]
+                there = {SHOWN[i] for i in truth.shown[truth.things]}
+                if len(text) < len(turn.answer) and named and {*named} <= there:
+                    seen = {SHOWN[i] for i in truth.shown[row.gaze[where]]}
+                    assert {*named} == seen
+                    looked += 1
+    assert looked > 20
 
 
 def about(asked: str, told: str, scene: Scene) -> dict[str, set[str]]:
@@ -146,6 +178,7 @@ def test_a_caption_looks_at_what_it_names_and_nowhere_between() -> None:
     told = 'There is a red circle and the word "Open" on white. The circle is top left.'
     found = about("", told, SCENE)
     assert found["There"] == found["and"] == found["white."] == set()
+    assert found["the"] == {WORD}
     assert found["red"] == found["circle"] == {"circle"}
     assert found['"Open"'] == {WORD}
     assert found["top"] == {"circle"}
@@ -156,14 +189,31 @@ def test_attention_is_measured_on_the_cells_of_the_gaze() -> None:
     attention = MaskedCrossAttention(32, 16, dim_head=8, heads=4)
     glance = alignment.Glance(attention)
     x, visual = torch.randn(2, 5, 32), torch.randn(2, 1, alignment.LATENTS, 16)
-    attention(x, visual, torch.ones(2, 5, dtype=torch.long))
+    index = torch.ones(2, 5, dtype=torch.long)
+    attention(x, visual, index)
     everywhere = torch.zeros(2, 5, alignment.LATENTS, dtype=torch.bool)
     everywhere[0, 1] = everywhere[1, 3] = True
-    torch.testing.assert_close(glance.at(everywhere), torch.ones(2, 2))
+    torch.testing.assert_close(glance.at(everywhere, index), torch.ones(2, 2))
     half = everywhere.clone()
     half[..., ::2] = False
     rest = everywhere & ~half
-    torch.testing.assert_close(glance.at(half) + glance.at(rest), torch.ones(2, 2))
+    torch.testing.assert_close(glance.at(half, index) + glance.at(rest, index), torch.ones(2, 2))
+
+
+def test_attention_is_measured_in_the_picture_that_a_token_sees() -> None:
+    torch.manual_seed(0)
+    attention = MaskedCrossAttention(32, 16, dim_head=8, heads=4)
+    glance = alignment.Glance(attention)
+    x, visual = torch.randn(1, 5, 32), torch.randn(1, 2, alignment.LATENTS, 16)
+    index = torch.tensor([[1, 1, 1, 2, 2]])
+    cells = torch.zeros(1, 5, alignment.LATENTS, dtype=torch.bool)
+    cells[0, 2, :9] = cells[0, 3, :9] = True
+    attention(x, visual, index)
+    both = glance.at(cells, index)
+    for row, at in ((0, 2), (1, 3)):
+        attention(x, visual[:, [row]], torch.ones(1, 5, dtype=torch.long))
+        one = glance.at(cells, torch.ones_like(index))
+        torch.testing.assert_close(both[row], one[at - 2])
 
 
 def test_muon_in_float32_is_torchs_own() -> None:
