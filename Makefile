@@ -28,9 +28,9 @@ TUNING = training.steps=300 training.warmup=20 training.learning_rate=1.5e-3
 endif
 
 .PHONY: demo
-demo: $(RUN)/adapter
+demo: $(RUN)/more/adapter
 	lite-export --llama $(RUN)/llama --clip $(RUN)/clip.json --clip-weights $(RUN)/clip.safetensors \
-	  --flamingo $(RUN)/flamingo.safetensors --lora $(RUN)/adapter -o lite/demo/bundle --force
+	  --flamingo $(RUN)/flamingo.safetensors --lora $(RUN)/more/adapter -o lite/demo/bundle --force
 	$(PYTHON) -m qlora.demo.examples --answers lite/demo/bundle
 
 $(RUN)/llama/tokenizer.model:
@@ -53,3 +53,10 @@ $(RUN)/data/train/instructions.json:
 
 $(RUN)/adapter: $(RUN)/flamingo.safetensors $(RUN)/data/train/instructions.json
 	qlora-train demo model.compute=$(COMPUTE) $(TUNING) $(if $(wildcard $(RUN)/checkpoints),--resume)
+
+$(RUN)/data/more/train/visual.json:
+	$(PYTHON) -m qlora.demo.data $(RUN)/data/more --seed 1 --each 6000 --skill text
+	$(PYTHON) -m qlora.demo.data $(RUN)/data/more --seed 1 --each 3000 --skill knowledge --workers $(WORKERS)
+
+$(RUN)/more/adapter: $(RUN)/adapter $(RUN)/data/more/train/visual.json
+	qlora-train demo-more model.compute=$(COMPUTE) $(if $(wildcard $(RUN)/more/checkpoints),--resume)

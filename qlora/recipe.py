@@ -67,6 +67,7 @@ class AdapterSettings(Section):
         targets: module name endings, or one regular expression for whole module paths.
         rslora: scale by alpha / sqrt(rank) (arXiv 2312.03732).
         dora: weight-decomposed adapters (arXiv 2402.09353).
+        start: folder of a trained adapter to begin with, of the same settings and the same base.
     """
 
     rank: int = Field(16, ge=1, le=1024)
@@ -75,6 +76,7 @@ class AdapterSettings(Section):
     targets: list[str] | str = Field(min_length=1)
     rslora: bool = False
     dora: bool = False
+    start: str | None = None
 
 
 class SetSettings(Section):

@@ -217,6 +217,7 @@ def _truth(found: Dialogue, images: list[str]) -> dict[str, Any]:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--split", type=click.Choice(SPLITS), default="train", show_default=True)
 @click.option("--each", default=1000, show_default=True, help="Examples of each skill.")
+@click.option("--skill", "skills", multiple=True, type=click.Choice([*SKILLS]), help="Only this.")
 @click.option("--captions", default=0, show_default=True, help="Captioned pictures.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--side", default=112, show_default=True, help="Pixels.")
@@ -227,6 +228,7 @@ def command(
     folder: Path,
     split: str,
     each: int,
+    skills: tuple[str, ...],
     captions: int,
     seed: int,
     side: int,
@@ -235,7 +237,7 @@ def command(
     workers: int,
 ) -> None:
     """Draw scenes and write questions about them into FOLDER."""
-    counts = {CAPTIONS: captions} | dict.fromkeys(SKILLS, each)
+    counts = {CAPTIONS: captions} | dict.fromkeys(skills or SKILLS, each)
     counts = {name: count for name, count in counts.items() if count}
     for made in write(folder, Job(split, counts, seed, side, suffix, short), workers):
         say(f"{folder / made.path}")

@@ -32,7 +32,7 @@ from qlora.data.mixture import Mixture
 from qlora.data.shuffle import random_of, seed_of
 from qlora.hub import SMALL_FILES, resolve
 from qlora.model import FlamingoWeights
-from qlora.model.adapters import add_adapters
+from qlora.model.adapters import add_adapters, load_adapter
 from qlora.model.quantized import load_quantized
 from qlora.model.weights import ADDED_TOKENS
 from qlora.plan import Settings, Shapes, make_plan, this_machine
@@ -273,9 +273,10 @@ def make_trainer(
             double=recipe.model.double_quantization,
             progress=lambda done: progress("Loading", done, weights.parameters),
         )
-    adapters = add_adapters(
-        model, **recipe.adapter.model_dump(), seed=seed_of("adapter", settings.seed)
-    )
+    adapter = recipe.adapter.model_dump(exclude={"start"})
+    adapters = add_adapters(model, **adapter, seed=seed_of("adapter", settings.seed))
+    if recipe.adapter.start is not None:
+        load_adapter(adapters, Path(recipe.adapter.start))
     keep = Path(recipe.output) / "visual-tokens" if settings.cache_visual_tokens else None
     eye = Eye(model, compute, keep)
     encoder.cache = eye.cache

@@ -55,6 +55,20 @@ def test_a_run_leaves_what_people_look_for(whole: Path) -> None:
     assert any((whole / "tensorboard").iterdir())
 
 
+def test_a_run_begins_with_another_runs_adapter(whole: Path, tmp_path: Path) -> None:
+    start = f"adapter.start={whole / 'adapter'}"
+    still = ("training.steps=1", "training.warmup=0", "training.learning_rate=1e-12")
+    train(small(tmp_path / "run", start, *still))
+    begun, ended = (
+        load_file(folder / "adapter" / "adapter_model.safetensors")
+        for folder in (whole, tmp_path / "run")
+    )
+    assert begun.keys() == ended.keys()
+    assert all(torch.allclose(begun[name], ended[name], atol=1e-9) for name in begun)
+    with pytest.raises(BadInput, match="trained with rank 4 but this run has 8"):
+        train(small(tmp_path / "other", start, "adapter.rank=8"))
+
+
 @pytest.mark.parametrize(
     "kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
