@@ -5,6 +5,7 @@
 # with 16 cores, `make -j3 demo LONG=1 WORKERS=14` trains longer and takes minutes.
 PYTHON ?= python3
 RUN = runs/demo
+MORE = runs/demo-more
 WORKERS ?= 1
 # glibc gives every large block back to the system, page by page; kept, a step of alignment takes
 # 1.7 s in the place of 2.6 s (two cores, Linux; other systems ignore these).
@@ -28,9 +29,9 @@ TUNING = training.steps=300 training.warmup=20 training.learning_rate=1.5e-3
 endif
 
 .PHONY: demo
-demo: $(RUN)/more/adapter
+demo: $(MORE)/adapter
 	lite-export --llama $(RUN)/llama --clip $(RUN)/clip.json --clip-weights $(RUN)/clip.safetensors \
-	  --flamingo $(RUN)/flamingo.safetensors --lora $(RUN)/more/adapter -o lite/demo/bundle --force
+	  --flamingo $(RUN)/flamingo.safetensors --lora $(MORE)/adapter -o lite/demo/bundle --force
 	$(PYTHON) -m qlora.demo.examples --answers lite/demo/bundle
 
 $(RUN)/llama/tokenizer.model:
@@ -58,5 +59,5 @@ $(RUN)/data/more/train/visual.json:
 	$(PYTHON) -m qlora.demo.data $(RUN)/data/more --seed 1 --each 6000 --skill text
 	$(PYTHON) -m qlora.demo.data $(RUN)/data/more --seed 1 --each 3000 --skill knowledge --workers $(WORKERS)
 
-$(RUN)/more/adapter: $(RUN)/adapter $(RUN)/data/more/train/visual.json
-	qlora-train demo-more model.compute=$(COMPUTE) $(if $(wildcard $(RUN)/more/checkpoints),--resume)
+$(MORE)/adapter: $(RUN)/adapter $(RUN)/data/more/train/visual.json
+	qlora-train demo-more model.compute=$(COMPUTE) $(if $(wildcard $(MORE)/checkpoints),--resume)

@@ -44,6 +44,7 @@ def test_the_published_run_is_translated_number_by_number() -> None:
         "targets": PUBLISHED_TARGETS,
         "rslora": False,
         "dora": False,
+        "start": None,
     }
     training = recipe.training
     assert training.batch * training.accumulate == 8 * 16
