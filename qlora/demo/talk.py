@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qlora.demo.kinds import KINDS, Kind, Look, a, listed
 from qlora.demo.reading import NUMBERS, said
@@ -125,6 +125,11 @@ class Stage:
     def say(self, *phrasings: str) -> str:
         """One of several phrasings."""
         return self.chance.choice(phrasings)
+
+
+def in_a_row(turns: Sequence[Turn]) -> list[Turn]:
+    """Turns about the same picture, which only the first shows."""
+    return [*turns[:1], *(replace(turn, scenes=()) for turn in turns[1:])]
 
 
 def called(look: Look) -> str:

@@ -20,7 +20,18 @@ from qlora.demo.looking import (
 from qlora.demo.placing import SIDES, colour_turn, naming_turn, region_turn
 from qlora.demo.reading import NUMBERS
 from qlora.demo.scoring import Expected
-from qlora.demo.talk import CALLED, Stage, Turn, contents, is_are, place, sentence, single, some
+from qlora.demo.talk import (
+    CALLED,
+    Stage,
+    Turn,
+    contents,
+    in_a_row,
+    is_are,
+    place,
+    sentence,
+    single,
+    some,
+)
 from qlora.demo.world import Scene, Thing, Unfit, outermost
 
 ORDERS = ("first", "second")
@@ -29,8 +40,7 @@ ORDERS = ("first", "second")
 def dialogue(stage: Stage) -> list[Turn]:
     """Three turns about one picture, of which the later ones refer back."""
     opening = stage.chance.choice((_about_a_side, _about_a_side, _about_presence, _about_a_word))
-    turns = opening(stage)
-    return turns[:1] + [replace(turn, scenes=()) for turn in turns[1:]]
+    return in_a_row(opening(stage))
 
 
 def _about_a_side(stage: Stage) -> list[Turn]:

@@ -121,6 +121,12 @@ class FlamingoWeights:
         return sum(math.prod(self.tensors.shape(name)) for name in self.tensors)
 
 
+def flamingo_tokenizer(base: TokenizerFiles) -> Tokenizer:
+    """A LLaMA's tokenizer with OpenFlamingo's tokens added after its pieces, for a new model."""
+    added = {name: base.size + i for i, name in enumerate(ADDED_TOKENS)}
+    return Tokenizer(base.tokenizer, {"<s>": base.bos, "</s>": base.eos, **added})
+
+
 def llama_name(name: str) -> str:
     """What a parameter of the language model is called in a LLaMA folder; others as they are."""
     return name.removeprefix("lang_encoder.").replace(".decoder_layer.", ".")

@@ -34,7 +34,7 @@ from qlora.hub import SMALL_FILES, resolve
 from qlora.model import FlamingoWeights
 from qlora.model.adapters import add_adapters, load_adapter
 from qlora.model.quantized import load_quantized
-from qlora.model.weights import ADDED_TOKENS
+from qlora.model.weights import flamingo_tokenizer
 from qlora.plan import Settings, Shapes, make_plan, this_machine
 from qlora.published import PUBLISHED, TINY, Checkpoints
 from qlora.recipe import Recipe, differences
@@ -171,9 +171,7 @@ def open_tokenizer(recipe: Recipe) -> tuple[Tokenizer, Template]:
             return weights.chat_tokenizer(), template_of(recipe, weights.config.template)
         folder = resolve(checkpoints.llama, "llama", patterns=SMALL_FILES)
         base = read_tokenizer(folder)
-    added = {name: base.size + i for i, name in enumerate(ADDED_TOKENS)}
-    tokenizer = Tokenizer(base.tokenizer, {"<s>": base.bos, "</s>": base.eos, **added})
-    return tokenizer, template_of(recipe, MMGPT.name)
+    return flamingo_tokenizer(base), template_of(recipe, MMGPT.name)
 
 
 def own_templates(recipe: Recipe) -> dict[str, Template]:

@@ -45,7 +45,7 @@ from qlora.model.config import Encoder, Gated, ModelConfig, Perceiver
 from qlora.model.flamingo import assign
 from qlora.model.gated_cross_attention import MaskedCrossAttention
 from qlora.model.perceiver import split_heads
-from qlora.model.weights import ADDED_TOKENS, llama_name
+from qlora.model.weights import ADDED_TOKENS, flamingo_tokenizer, llama_name
 
 IMAGE = VOCABULARY + ADDED_TOKENS.index("<image>")
 EMBEDDING = "lang_encoder.model.embed_tokens.weight"
@@ -129,9 +129,7 @@ class Tellings(Tokenized[Row]):
 
     @cached_property
     def chat_tokenizer(self) -> Tokenizer:
-        base = read_tokenizer(self.tokenizer.parent)
-        added = {name: base.size + i for i, name in enumerate(ADDED_TOKENS)}
-        return Tokenizer(base.tokenizer, {"<s>": base.bos, "</s>": base.eos, **added})
+        return flamingo_tokenizer(read_tokenizer(self.tokenizer.parent))
 
 
 def answers(targets: np.ndarray) -> list[slice]:

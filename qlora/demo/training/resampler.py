@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lite.commands.common import entry_point
 from qlora.checkpoints import read_clip
@@ -34,7 +34,7 @@ from qlora.demo.training.cells import (
 from qlora.demo.training.loop import Plan, batches, stage, tell, this_device, train
 from qlora.demo.training.scenes import scene
 from qlora.demo.training.sizes import DEPTH, HEADS, LATENTS, SIDE
-from qlora.demo.training.tower import pixels_of, shown_loss, stacked
+from qlora.demo.training.tower import pixels_of, shown_loss, stacked, told_loss
 from qlora.files import replacing
 from qlora.model.clip import patch_tokens, vision_tower
 from qlora.model.config import DIM_HEAD, Encoder
@@ -77,13 +77,10 @@ class Teacher(nn.Module):
         things, words = truth["colour"] != NONE, truth["spelled"] != NONE
         losses = {
             "shown": SHOW * shown_loss(shown, truth),
-            "colour": COLOUR * cross_entropy(colour[things], truth["colour"][things]),
-            "alike": ALIKE * cross_entropy(alike[things], truth["alike"][things]),
-            "twins": TWINS * cross_entropy(twins[things], truth["twins"][things]),
-            # A batch may have no word; cross entropy would be no number.
-            "spelled": SPELL
-            * cross_entropy(spelled[words], truth["spelled"][words], reduction="sum")
-            / max(1, int(words.sum())),
+            "colour": COLOUR * told_loss(colour, truth["colour"]),
+            "alike": ALIKE * told_loss(alike, truth["alike"]),
+            "twins": TWINS * told_loss(twins, truth["twins"]),
+            "spelled": SPELL * told_loss(spelled, truth["spelled"]),
             "centre": MIDDLE
             * binary_cross_entropy_with_logits(centre[..., 0], truth["centre"].float()),
             "box": BOX * (box - truth["box"]).abs()[things].mean(),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 
 from qlora.demo.looking import (
     absent_turn,
@@ -20,7 +19,7 @@ from qlora.demo.looking import (
 from qlora.demo.placing import colour_turn, where_turn
 from qlora.demo.questions import example
 from qlora.demo.splits import Rules
-from qlora.demo.talk import Stage, Turn, groups_of
+from qlora.demo.talk import Stage, Turn, groups_of, in_a_row
 from qlora.demo.training.scenes import scene
 from qlora.demo.world import Scene, Unfit
 
@@ -65,8 +64,7 @@ def _dialogues(chance: random.Random, turns: list[Turn]) -> list[Turns]:
     found = []
     while turns:
         length = chance.randint(1, LONGEST)
-        first, *later = turns[:length]
-        found.append((first, *(replace(turn, scenes=()) for turn in later)))
+        found.append(tuple(in_a_row(turns[:length])))
         turns = turns[length:]
     return found
 

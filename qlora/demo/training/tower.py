@@ -114,6 +114,15 @@ def shown_loss(shown: Tensor, truth: dict[str, Tensor]) -> Tensor:
     return (each.view_as(weight) * weight).sum() / weight.sum()
 
 
+def told_loss(said: Tensor, truth: Tensor) -> Tensor:
+    """Cross entropy of `said [..., classes]` where `truth [...]` is not `NONE`; 0 if none is.
+
+    A batch may have no word, where torch's own would be no number.
+    """
+    there = truth != NONE
+    return cross_entropy(said[there], truth[there], reduction="sum") / max(1, int(there.sum()))
+
+
 class Loss:
     """Contrastive loss, and cross entropy of what the cells show."""
 
@@ -130,11 +139,7 @@ class Loss:
         shown, colour, letter, box, place = parts(said.float())
         things = batch["colour"] != NONE
         show = shown_loss(shown, batch)
-        hue = cross_entropy(colour[things], batch["colour"][things])
-        # A batch may have no word; cross entropy would be no number.
-        wanted = batch["letter"].flatten()
-        read = cross_entropy(letter.flatten(0, 1), wanted, reduction="sum")
-        read = read / max(1, int((wanted != NONE).sum()))
+        hue, read = told_loss(colour, batch["colour"]), told_loss(letter, batch["letter"])
         near = (box - batch["box"]).abs()[things].mean()
         where = (place - self.places).square().mean()
         loss = CONTRAST * contrast + SHOW * show + COLOUR * hue + LETTER * read
