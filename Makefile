@@ -5,7 +5,6 @@
 # with 16 cores, `make -j3 demo LONG=1 WORKERS=14` trains longer and takes minutes.
 PYTHON ?= python3
 RUN = runs/demo
-MORE = runs/demo-more
 WORKERS ?= 1
 # glibc gives every large block back to the system, page by page; kept, a step of alignment takes
 # 1.7 s in the place of 2.6 s (two cores, Linux; other systems ignore these).
@@ -15,23 +14,25 @@ export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 
 # QLoRA computes in bfloat16 where the machine multiplies it: COMPUTE=float32 elsewhere.
 COMPUTE ?= bfloat16
-# Dialogues of each skill for QLoRA.
+# Dialogues of each skill for QLoRA, and more of the two that take longest to learn.
 EACH = 6000
+MORE = 12000
 
 # As the shipped bundle was trained, in what time there was on a GPU.
 ifdef LONG
 LANGUAGE = --steps 1400
 TOWER = --steps 1800
-RESAMPLER = --steps 3912
-ALIGNMENT = --steps 3582 --batch 64
-EACH = 1200
-TUNING = training.steps=300 training.warmup=20 training.learning_rate=1.5e-3
+RESAMPLER = --steps 9512
+ALIGNMENT = --steps 3200 --batch 64
+EACH = 700
+MORE = 3000
+TUNING = training.steps=220 training.warmup=15 training.learning_rate=1e-3 training.text_batch=10 training.accumulate=2
 endif
 
 .PHONY: demo
-demo: $(MORE)/adapter
+demo: $(RUN)/adapter
 	lite-export --llama $(RUN)/llama --clip $(RUN)/clip.json --clip-weights $(RUN)/clip.safetensors \
-	  --flamingo $(RUN)/flamingo.safetensors --lora $(MORE)/adapter -o lite/demo/bundle --force
+	  --flamingo $(RUN)/flamingo.safetensors --lora $(RUN)/adapter -o lite/demo/bundle --force
 	$(PYTHON) -m qlora.demo.examples --answers lite/demo/bundle
 
 $(RUN)/llama/tokenizer.model:
@@ -52,12 +53,9 @@ $(RUN)/flamingo.safetensors: $(RUN)/llama/model.safetensors $(RUN)/resampler.saf
 $(RUN)/data/train/instructions.json:
 	$(PYTHON) -m qlora.demo.data $(RUN)/data --each $(EACH) --workers $(WORKERS)
 
-$(RUN)/adapter: $(RUN)/flamingo.safetensors $(RUN)/data/train/instructions.json
-	qlora-train demo model.compute=$(COMPUTE) $(TUNING) $(if $(wildcard $(RUN)/checkpoints),--resume)
-
 $(RUN)/data/more/train/visual.json:
-	$(PYTHON) -m qlora.demo.data $(RUN)/data/more --seed 1 --each 6000 --skill text
-	$(PYTHON) -m qlora.demo.data $(RUN)/data/more --seed 1 --each 3000 --skill knowledge --workers $(WORKERS)
+	$(PYTHON) -m qlora.demo.data $(RUN)/data/more --seed 1 --each $(MORE) --skill text
+	$(PYTHON) -m qlora.demo.data $(RUN)/data/more --seed 1 --each $(MORE) --skill knowledge --workers $(WORKERS)
 
-$(MORE)/adapter: $(RUN)/adapter $(RUN)/data/more/train/visual.json
-	qlora-train demo-more model.compute=$(COMPUTE) $(if $(wildcard $(MORE)/checkpoints),--resume)
+$(RUN)/adapter: $(RUN)/flamingo.safetensors $(RUN)/data/train/instructions.json $(RUN)/data/more/train/visual.json
+	qlora-train demo model.compute=$(COMPUTE) $(TUNING) $(if $(wildcard $(RUN)/checkpoints),--resume)

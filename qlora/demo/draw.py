@@ -121,4 +121,18 @@ def _word(thing: Thing) -> Image.Image:
         stroke_width=stroke,
         stroke_fill=edge,
     )
-    return _turned(canvas, thing.rotation)
+    return _turned(_varied(canvas, *fonts.variation_of(thing.font)), thing.rotation)
+
+
+def _varied(drawn: Image.Image, lean: float, width: float) -> Image.Image:
+    """Made wider and leaning to the right."""
+    if (lean, width) == (0.0, 1.0):
+        return drawn
+    size = math.ceil(width * drawn.width + lean * drawn.height), drawn.height
+    # From where each pixel comes: x is a * X + b * Y + c.
+    across = 1 / width, lean / width, -lean * drawn.height / width
+    matrix = (*across, 0.0, 1.0, 0.0)
+    moved = drawn.convert("RGBa").transform(
+        size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
+    )
+    return moved.convert("RGBA")

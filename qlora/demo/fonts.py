@@ -37,6 +37,14 @@ FONTS = {
     "roman italic": "LiberationSerif-BoldItalic.ttf",
     "typewriter": "LiberationMono-Bold.ttf",
 }
+# What training makes of a font: how far its top leans to the right, in heights, and its width.
+VARIATIONS = {
+    "leaning": (0.2, 1.0),
+    "narrow": (0.0, 0.8),
+    "wide": (0.0, 1.25),
+    "leaning narrow": (0.25, 0.85),
+    "leaning wide": (0.15, 1.15),
+}
 
 
 @cache
@@ -61,10 +69,21 @@ def find(file: str) -> Path:
     return path
 
 
+def varied(font: str, variation: str) -> str:
+    """The name of a font with one of `VARIATIONS`."""
+    return f"{font}, {variation}"
+
+
+def variation_of(font: str) -> tuple[float, float]:
+    """Lean and width of a font by its name; (0, 1) of one as it is."""
+    return VARIATIONS.get(font.partition(", ")[2], (0.0, 1.0))
+
+
 @cache
 def letters(font: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font for words, `size` pixels high."""
-    return ImageFont.truetype(find(FONTS[font]), size, layout_engine=ImageFont.Layout.BASIC)
+    """A font for words, `size` pixels high; of a varied one, what it is made of."""
+    file = find(FONTS[font.partition(", ")[0]])
+    return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)
 
 
 @cache

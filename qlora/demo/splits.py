@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qlora.demo.fonts import FONTS
+from qlora.demo.fonts import FONTS, VARIATIONS, varied
 from qlora.demo.grounds import GROUNDS, Ground, Paint, made_up_ground
 from qlora.demo.kinds import PAINTS, Kind, Look
 from qlora.demo.reading import NAMES
@@ -42,6 +42,10 @@ HELD_COLOURS = frozenset(
 HELD_GROUND_PAIRS = 8
 # How often a scene of training has a made-up background, and from how many it takes one.
 MADE_UP_GROUNDS, TRIED_GROUNDS = 0.6, 12
+# How often a word is one that exists: less often in training, which learns letters from the others.
+REAL_WORDS, REAL_IN_TRAINING = 0.75, 0.5
+# How often training varies a font.
+VARIED_FONTS = 0.5
 # A made-up background with all paints so near to those of one that is held back, in RGB, is it.
 SAME_PAINT = 60
 # One kind in so many has its facts in text only, never in talk about a picture.
@@ -139,11 +143,15 @@ class Rules:
         """A word to draw, its colour and its font."""
         new = self.novelty == "font"
         fonts = [font for font in FONTS if (font in HELD_FONTS) is new]
-        text = chance.choice(WORDS) if chance.random() < 0.75 else made_up(chance)
+        real = REAL_WORDS if self.split == "test" else REAL_IN_TRAINING
+        text = chance.choice(WORDS) if chance.random() < real else made_up(chance)
         while text in NAMES:
             text = made_up(chance)
         text = chance.choice((str.upper, str.lower, str.capitalize, str.upper))(text)
-        return text, chance.choice(list(PAINTS)), chance.choice(fonts)
+        paint, font = chance.choice(list(PAINTS)), chance.choice(fonts)
+        if self.split != "test" and chance.random() < VARIED_FONTS:
+            font = varied(font, chance.choice(list(VARIATIONS)))
+        return text, paint, font
 
     def asks_facts(self, kind: Kind) -> bool:
         """Whether facts of a kind may be asked about a picture."""

@@ -258,13 +258,13 @@ def untrained(folder: Path, resampler: dict[str, Tensor], seed: int) -> Flamingo
         if name.startswith("vision_encoder."):
             assign(model, name, clip.tensors[name.removeprefix("vision_encoder.")].float())
         elif name == EMBEDDING:
-            words = llama[inner]
+            words = llama[inner].float()
             added = words.mean(0) + words.std(0) * torch.randn(len(ADDED_TOKENS), words.shape[1])
             assign(model, name, torch.cat((words, added)))
         elif name.startswith(PERCEIVER):
-            assign(model, name, resampler[name])
+            assign(model, name, resampler[name].float())
         elif inner in llama:
-            assign(model, name, llama[inner])
+            assign(model, name, llama[inner].float())
         else:
             assign(model, name, _fresh(name, parameter))
     return model

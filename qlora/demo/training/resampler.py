@@ -2,9 +2,9 @@
 
 Contract: `python -m qlora.demo.training.resampler FOLDER` needs CLIP in FOLDER and leaves
 `resampler.safetensors` there, under OpenFlamingo's names, with the teacher beside it. Latent i
-learns to tell cell i of a grid: what is there, where it ends, how many there are of it, and a
-word's letters. Through captions alone the same takes many times as many pictures. The tower learns
-from that as well, and `clip.safetensors` is written again.
+learns to tell cell i of a grid: what is there, where it ends, how many there are of it and where,
+and a word's letters. Through captions alone the same takes many times as many pictures. The tower
+learns from that as well, and `clip.safetensors` is written again.
 """
 
 from __future__ import annotations
@@ -46,10 +46,17 @@ GRID = math.isqrt(LATENTS)
 # Classes of a count; no scene has so many things.
 COUNTS = 9
 SPELLINGS = len(LETTERS) + 1
-HEADS_WIDTHS = (len(SHOWN), len(COLOURS), COUNTS, COUNTS, LONGEST_WORD * SPELLINGS, 1, 4)
-# Of the loss: what a cell shows, its colour, how many are alike, and in colour too, spelling,
-# middles, edges.
-SHOW, COLOUR, ALIKE, TWINS, SPELL, MIDDLE, BOX = 1.0, 0.4, 0.5, 0.3, 1.0, 1.0, 2.0
+# Rows and columns of the grid in three bands each, as `qlora.demo.world.region` has them.
+BANDS = torch.eye(3)[[int(x > 0.38) + int(x > 0.62) for x in (np.arange(GRID) + 0.5) / GRID]]
+# Classes of a count in a band.
+FEW = 5
+HEADS_WIDTHS = (
+    *(len(SHOWN), len(COLOURS), COUNTS, COUNTS, 6 * FEW),
+    *(LONGEST_WORD * SPELLINGS, 1, 4),
+)
+# Of the loss: what a cell shows, its colour, how many are alike, and in colour too, how many of
+# these are in each band, spelling, middles, edges.
+SHOW, COLOUR, ALIKE, TWINS, BANDED, SPELL, MIDDLE, BOX = 1.0, 0.4, 0.5, 0.5, 1.5, 1.0, 1.0, 2.0
 
 Truth = dict[str, Tensor]
 
@@ -72,7 +79,7 @@ class Teacher(nn.Module):
             of the letters of words are told right.
         """
         said = self.heads(latents).float().split(HEADS_WIDTHS, dim=-1)
-        shown, colour, alike, twins, spelled, centre, box = said
+        shown, colour, alike, twins, banded, spelled, centre, box = said
         spelled = spelled.unflatten(-1, (LONGEST_WORD, SPELLINGS))
         things, words = truth["colour"] != NONE, truth["spelled"] != NONE
         losses = {
@@ -80,6 +87,7 @@ class Teacher(nn.Module):
             "colour": COLOUR * told_loss(colour, truth["colour"]),
             "alike": ALIKE * told_loss(alike, truth["alike"]),
             "twins": TWINS * told_loss(twins, truth["twins"]),
+            "banded": BANDED * told_loss(banded.unflatten(-1, (6, FEW)), in_bands(truth)),
             "spelled": SPELL * told_loss(spelled, truth["spelled"]),
             "centre": MIDDLE
             * binary_cross_entropy_with_logits(centre[..., 0], truth["centre"].float()),
@@ -92,6 +100,23 @@ class Teacher(nn.Module):
         figures = {name: value.item() for name, value in losses.items()}
         figures |= {name: value.mean().item() for name, value in right.items() if len(value)}
         return torch.stack([*losses.values()]).sum(), figures
+
+
+def in_bands(truth: Truth) -> Tensor:
+    """How many things of each cell's look have their middle in each band, rows before columns.
+
+    Whoever can tell these few, which are small, can add them up: a number above three is learnt
+    far sooner so.
+
+    Returns:
+        `[n, cells, 6]`; `NONE` for the background.
+    """
+    look = truth["shown"] * len(COLOURS) + truth["colour"]
+    twins = (look[:, :, None] == look[:, None, :]) & truth["centre"][:, None, :]
+    where = twins.unflatten(-1, (GRID, GRID)).float()
+    bands = BANDS.to(where.device)
+    found = torch.cat((where.sum(-1) @ bands, where.sum(-2) @ bands), dim=-1).long()
+    return found.clamp(max=FEW - 1).masked_fill(truth["colour"][..., None] == NONE, NONE)
 
 
 class Seeing(nn.Module):

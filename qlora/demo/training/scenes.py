@@ -12,9 +12,9 @@ from qlora.demo.data import captioned
 from qlora.demo.questions import example
 from qlora.demo.world import Scene
 
-# What the others are drawn for; letters take longest to learn.
-ASKED = ("count", "count", "place", "presence", *["reading"] * 4, "dialogue", "pairs")
-CAPTIONED = 0.4
+# What the others are drawn for; letters and high numbers take longest to learn.
+ASKED = (*["count"] * 5, "place", "presence", *["reading"] * 5, "dialogue", "pairs")
+CAPTIONED = 0.3
 
 
 def scene(number: int, split: str = "train", seed: int = 0) -> Scene:

@@ -66,6 +66,19 @@ def test_cells_tell_how_many_are_alike_where_their_middles_are_and_how_words_are
     assert (truth.spelled[~words] == NONE).all()
 
 
+@needs_fonts
+def test_a_cell_is_told_how_many_of_its_look_are_in_each_band() -> None:
+    boxes = [(0.05, 0.05, 0.3, 0.3), (0.7, 0.1, 0.95, 0.35), (0.4, 0.7, 0.65, 0.95)]
+    red = [Thing(Look("circle", colour="red"), box) for box in boxes]
+    blue = Thing(Look("circle", colour="blue"), (0.35, 0.35, 0.6, 0.6))
+    truth = cells(Scene((*red, blue), "white"), side=112, grid=8)
+    told = resampler.in_bands(tower.stacked([truth]))[0]
+    colour = torch.from_numpy(truth.colour)
+    assert told[colour == COLOURS.index("red")].unique(dim=0).tolist() == [[2, 0, 1, 1, 1, 1]]
+    assert told[colour == COLOURS.index("blue")].unique(dim=0).tolist() == [[0, 1, 0, 0, 1, 0]]
+    assert (told[colour == NONE] == NONE).all()
+
+
 def test_places_are_alike_where_they_are_close() -> None:
     found = places(8)
     likeness = (found @ found.T).reshape(8, 8, 8, 8)

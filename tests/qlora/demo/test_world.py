@@ -11,7 +11,7 @@ from PIL import Image
 
 from lite.errors import BadInput
 from qlora.demo import fonts
-from qlora.demo.draw import _glyph, draw
+from qlora.demo.draw import _glyph, draw, placed
 from qlora.demo.grounds import GROUNDS
 from qlora.demo.kinds import KINDS, PAINTS, Look, of_category
 from qlora.demo.looking import count_turn
@@ -205,6 +205,24 @@ def test_colour_words_are_true_of_the_glyphs() -> None:
         solid = pixels[pixels[:, 3] > 200][::41, :3] / 255
         share = np.mean([look.colour in hue_family(tuple(pixel)) for pixel in solid])
         assert share > 0.35, (look, share)
+
+
+@needs_letters
+def test_a_varied_font_leans_and_is_wider() -> None:
+    def inked(variation: str) -> np.ndarray:
+        font = fonts.varied("sans bold", variation) if variation else "sans bold"
+        word = Thing(Look("word", colour="black"), (0.0, 0.0, 1.0, 1.0), text="HHH", font=font)
+        return np.asarray(placed(word, SIDE)[0])[..., 3] > 128
+
+    def lean(ink: np.ndarray) -> float:
+        across = [np.flatnonzero(row).mean() for row in (ink[len(ink) // 8], ink[-len(ink) // 8])]
+        return float(across[0] - across[1]) / len(ink)
+
+    plain, leaning, wide = inked(""), inked("leaning"), inked("wide")
+    assert abs(lean(plain)) < 0.03
+    assert lean(leaning) == pytest.approx(0.75 * fonts.VARIATIONS["leaning"][0], abs=0.04)
+    proportions = [ink.shape[1] / ink.shape[0] for ink in (plain, wide)]
+    assert proportions[1] / proportions[0] == pytest.approx(1.25, abs=0.08)
 
 
 def test_a_missing_font_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
