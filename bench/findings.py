@@ -1,14 +1,17 @@
-"""The papers' findings, looked for on the demo model: what data and adapters do to its skills.
+"""The papers' findings, looked for on the demo model: what data, adapters and bits do to skills.
 
 Contract: for each variant of a study the aligned model that `make demo` left in FOLDER is tuned by
 `qlora-train`, exported in fp32 and scored, with the same steps, seeds and questions; nothing but
-what a variant names is different. What is done already stays, so a run that was cut goes on.
+what a variant names is different. Adapters and scores that are there already stay, so a run that
+was cut goes on.
 
     mix      pictures and text together, each alone, and together under two templates
              (Multimodal-GPT, arXiv 2305.04790: RQ1 and RQ4)
     short    a part of the answers in a word or two (the same paper, on the quality of data)
     adapter  LoRA on self-attention, then cross-attention, then feed-forward too; full rank, which
              is full fine-tuning of these matrices; a base that is not in NF4 (arXiv 2305.14314)
+    precision
+             the tuned model itself in fp32, int8 and int4, with how far predictions move
 
 Example: python -m bench.findings mix
 """
@@ -94,6 +97,9 @@ STUDIES: dict[str, dict[str, Variant]] = {
         "unquantized base": Variant("unquantized", settings=("model.base=none",)),
     },
 }
+# Of a bundle's scores, what is kept.
+KEPT = "mean", "skills", "bytes", "difference"
+PRECISION, PRECISIONS = "precision", ("fp32", "int8", "int4")
 # A third of the demo's batch, and a rank so small that full rank is something else.
 SHORTER = (
     "training.batch=12",
@@ -105,7 +111,7 @@ SHORTER = (
 
 
 @click.command(name="findings")
-@click.argument("study", type=click.Choice([*STUDIES]))
+@click.argument("study", type=click.Choice([*STUDIES, PRECISION]))
 @click.option(
     "--folder", default=Path("runs/demo"), type=click.Path(path_type=Path), help="Of `make demo`."
 )
@@ -130,8 +136,12 @@ def command(
     output: Path | None,
 ) -> None:
     """Tune and score each variant of STUDY."""
-    how: dict[str, Any] = {"steps": steps, "examples": examples, "each": each, "compute": compute}
-    found = {name: _tuned(one, folder, **how) for name, one in STUDIES[study].items()}
+    how: dict[str, Any] = {"each": each}
+    if study == PRECISION:
+        found = _precisions(folder, each)
+    else:
+        how |= {"steps": steps, "examples": examples, "compute": compute}
+        found = {name: _tuned(one, folder, **how) for name, one in STUDIES[study].items()}
     made = {"command": command_line(), "machine": machine(LIBRARIES)}
     report = {**made, "study": study, **how, "variants": found}
     path = output or Path("bench/results") / f"findings-{study}.json"
@@ -150,14 +160,40 @@ def _tuned(
     if not scores.exists():
         say(f"{variant.name}: tuning and scoring")
         _tune(home, folder, variant, steps, examples, compute)
-        parts = [f"--{part.replace('_', '-')}={path}" for part, path in _parts(folder).items()]
-        lora = f"--lora={home / 'adapter'}"
         bundle = home / "bundle"
-        wanted = (*parts, lora, "--attend=preceding", "--precision=fp32", "--force")
-        _python("export.commands.export", *wanted, "-o", bundle)
+        _export(bundle, folder, home / "adapter", "fp32")
         _python("bench.skills", "-m", bundle, "--each", each, "--json", scores)
     found = json.loads(scores.read_text(encoding="utf-8"))
-    return {key: found[key] for key in ("mean", "skills")}
+    return {key: found[key] for key in KEPT if key in found}
+
+
+def _precisions(folder: Path, each: int) -> dict[str, Any]:
+    """Figures of the model that `make demo` tuned, in each precision."""
+    bundles = [folder / "findings" / name for name in PRECISIONS]
+    for bundle in bundles:
+        _export(bundle, folder, folder / "adapter", bundle.name)
+    scores = folder / "findings" / "precisions.json"
+    first, *others = bundles
+    compared = [f"--compare={other}" for other in others]
+    _python("bench.skills", "-m", first, *compared, "--each", each, "--json", scores)
+    found = json.loads(scores.read_text(encoding="utf-8"))
+    return {
+        bundle.name: {key: result[key] for key in KEPT if key in result} | _moved(bundle)
+        for bundle, result in zip(bundles, (found, *found["compared"]), strict=True)
+    }
+
+
+def _moved(bundle: Path) -> dict[str, float]:
+    """How far a quantized bundle's predictions are from fp32's, as its export has proved."""
+    proofs = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["proofs"]
+    return {one["measure"]: one["value"] for one in proofs if one["against"] == "ONNX fp32"}
+
+
+def _export(bundle: Path, folder: Path, adapter: Path, precision: str) -> None:
+    """A bundle of the aligned model with this adapter."""
+    parts = [f"--{part.replace('_', '-')}={path}" for part, path in _parts(folder).items()]
+    wanted = (*parts, f"--lora={adapter}", "--attend=preceding", f"--precision={precision}")
+    _python("export.commands.export", *wanted, "-o", bundle, "--force")
 
 
 def _tune(
@@ -167,13 +203,20 @@ def _tune(
     if (home / "adapter").exists():
         return
     data = _data(folder, variant.short, examples)
+    settings = settings_of(variant, home, folder, data, steps, compute)
+    resume = ("--resume",) if (home / "checkpoints").exists() else ()
+    _python("qlora.commands.train", "demo", *settings, *resume)
+
+
+def settings_of(
+    variant: Variant, home: Path, folder: Path, data: Path, steps: int, compute: str
+) -> list[str]:
+    """What differs from the recipe `demo`."""
     settings = [f"model.{part}={path}" for part, path in _parts(folder).items()]
     settings += [f"data.root={data}", f"data.sets=[{', '.join(variant.sets)}]", *SHORTER]
     settings += [f"model.compute={compute}", f"training.steps={steps}", "training.warmup=10"]
     settings += [f"evaluation.every={steps}", "evaluation.answers=0"]
-    resume = ("--resume",) if (home / "checkpoints").exists() else ()
-    last = (*variant.settings, f"output={home}")
-    _python("qlora.commands.train", "demo", *settings, *last, *resume)
+    return [*settings, *variant.settings, f"output={home}"]
 
 
 def _parts(folder: Path) -> dict[str, Path]:
