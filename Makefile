@@ -18,7 +18,8 @@ COMPUTE ?= bfloat16
 EACH = 6000
 MORE = 12000
 
-# As the shipped bundle was trained, in what time there was on a GPU.
+# As the shipped bundle was trained, in what time there was on a GPU; its card has the parts in which
+# the resampler's and the instructions' steps were made.
 ifdef LONG
 LANGUAGE = --steps 1400
 TOWER = --steps 1800
@@ -26,7 +27,7 @@ RESAMPLER = --steps 9512
 ALIGNMENT = --steps 3200 --batch 64
 EACH = 700
 MORE = 3000
-TUNING = training.steps=220 training.warmup=15 training.learning_rate=1e-3 training.text_batch=10 training.accumulate=2
+TUNING = training.steps=300 training.warmup=15 training.learning_rate=1e-3 training.text_batch=10 training.accumulate=2
 endif
 
 .PHONY: demo

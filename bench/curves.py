@@ -22,7 +22,7 @@ from lite.errors import BadInput
 STAGES = {
     "language": ("loss",),
     "tower": ("contrast", "shown", "letter", "place"),
-    "resampler": ("shown", "alike", "spelled", "centre"),
+    "resampler": ("shown", "alike", "banded", "spelled"),
     "alignment": ("told", "looked"),
     "tuning": ("images", "text"),
 }
