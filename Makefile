@@ -55,8 +55,7 @@ $(RUN)/data/train/instructions.json:
 	$(PYTHON) -m qlora.demo.data $(RUN)/data --each $(EACH) --workers $(WORKERS)
 
 $(RUN)/data/more/train/visual.json:
-	$(PYTHON) -m qlora.demo.data $(RUN)/data/more --seed 1 --each $(MORE) --skill text
-	$(PYTHON) -m qlora.demo.data $(RUN)/data/more --seed 1 --each $(MORE) --skill knowledge --workers $(WORKERS)
+	$(PYTHON) -m qlora.demo.data $(RUN)/data/more --seed 1 --each $(MORE) --skill text --skill knowledge --workers $(WORKERS)
 
 $(RUN)/adapter: $(RUN)/flamingo.safetensors $(RUN)/data/train/instructions.json $(RUN)/data/more/train/visual.json
 	qlora-train demo model.compute=$(COMPUTE) $(TUNING) $(if $(wildcard $(RUN)/checkpoints),--resume)

@@ -164,7 +164,7 @@ def _tuned(
         _export(bundle, folder, home / "adapter", "fp32")
         _python("bench.skills", "-m", bundle, "--each", each, "--json", scores)
     found = json.loads(scores.read_text(encoding="utf-8"))
-    return {key: found[key] for key in KEPT if key in found}
+    return _kept(found)
 
 
 def _precisions(folder: Path, each: int) -> dict[str, Any]:
@@ -178,9 +178,13 @@ def _precisions(folder: Path, each: int) -> dict[str, Any]:
     _python("bench.skills", "-m", first, *compared, "--each", each, "--json", scores)
     found = json.loads(scores.read_text(encoding="utf-8"))
     return {
-        bundle.name: {key: result[key] for key in KEPT if key in result} | _moved(bundle)
+        bundle.name: _kept(result) | _moved(bundle)
         for bundle, result in zip(bundles, (found, *found["compared"]), strict=True)
     }
+
+
+def _kept(scores: dict[str, Any]) -> dict[str, Any]:
+    return {key: scores[key] for key in KEPT if key in scores}
 
 
 def _moved(bundle: Path) -> dict[str, float]:

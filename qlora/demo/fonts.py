@@ -37,6 +37,8 @@ FONTS = {
     "roman italic": "LiberationSerif-BoldItalic.ttf",
     "typewriter": "LiberationMono-Bold.ttf",
 }
+# Between the two in the name of a varied font.
+WITH = ", "
 # What training makes of a font: how far its top leans to the right, in heights, and its width.
 VARIATIONS = {
     "leaning": (0.2, 1.0),
@@ -71,18 +73,18 @@ def find(file: str) -> Path:
 
 def varied(font: str, variation: str) -> str:
     """The name of a font with one of `VARIATIONS`."""
-    return f"{font}, {variation}"
+    return f"{font}{WITH}{variation}"
 
 
 def variation_of(font: str) -> tuple[float, float]:
     """Lean and width of a font by its name; (0, 1) of one as it is."""
-    return VARIATIONS.get(font.partition(", ")[2], (0.0, 1.0))
+    return VARIATIONS.get(font.partition(WITH)[2], (0.0, 1.0))
 
 
 @cache
 def letters(font: str, size: int) -> ImageFont.FreeTypeFont:
     """A font for words, `size` pixels high; of a varied one, what it is made of."""
-    file = find(FONTS[font.partition(", ")[0]])
+    file = find(FONTS[font.partition(WITH)[0]])
     return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)
 
 

@@ -20,6 +20,8 @@ WORD = "word"
 MARGIN = 0.025
 # A direction is clear where the distance along it is so many times the one across.
 CLEAR = 1.6
+# Where one third of the picture ends and the next begins, and how near to it neither is clear.
+THIRDS, NEAR_EDGE = (0.38, 0.62), 0.03
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 # Largest and smallest side of a thing, by the number of things.
 SIZES = {1: (0.72, 0.42), 2: (0.46, 0.32), 3: (0.40, 0.28), 4: (0.36, 0.26), 5: (0.32, 0.24)}
@@ -112,9 +114,13 @@ def region(thing: Thing) -> str | None:
 
 
 def _third(value: float) -> int | None:
-    if min(abs(value - 0.38), abs(value - 0.62)) < 0.03:
-        return None
-    return 0 if value < 0.38 else 1 if value < 0.62 else 2
+    near = any(abs(value - edge) < NEAR_EDGE for edge in THIRDS)
+    return None if near else third_of(value)
+
+
+def third_of(value: float) -> int:
+    """The third of a side, from 0, that holds a place along it."""
+    return sum(value >= edge for edge in THIRDS)
 
 
 def outermost(things: Iterable[Thing], direction: str) -> Thing | None:

@@ -1,6 +1,5 @@
 """What variants of the findings train, and what of them is shown; no training."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -58,5 +57,5 @@ def test_a_study_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     skills = {skill: {"score": 50.0, "reply_words": 5.0} for skill in SKILLS}
     report = {"variants": {name: {"skills": skills} for name in STUDIES["mix"]}}
-    findings.plot(json.loads(json.dumps(report)), tmp_path / "mix.png")
+    findings.plot(report, tmp_path / "mix.png")
     assert (tmp_path / "mix.png").stat().st_size > 10_000

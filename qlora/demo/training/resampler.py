@@ -35,6 +35,7 @@ from qlora.demo.training.loop import Plan, batches, stage, tell, this_device, tr
 from qlora.demo.training.scenes import scene
 from qlora.demo.training.sizes import DEPTH, HEADS, LATENTS, SIDE
 from qlora.demo.training.tower import pixels_of, shown_loss, stacked, told_loss
+from qlora.demo.world import third_of
 from qlora.files import replacing
 from qlora.model.clip import patch_tokens, vision_tower
 from qlora.model.config import DIM_HEAD, Encoder
@@ -46,8 +47,8 @@ GRID = math.isqrt(LATENTS)
 # Classes of a count; no scene has so many things.
 COUNTS = 9
 SPELLINGS = len(LETTERS) + 1
-# Rows and columns of the grid in three bands each, as `qlora.demo.world.region` has them.
-BANDS = torch.eye(3)[[int(x > 0.38) + int(x > 0.62) for x in (np.arange(GRID) + 0.5) / GRID]]
+# The band, a third of the picture's rows or columns, that a row or column of the grid is in.
+BANDS = torch.eye(3)[[third_of((i + 0.5) / GRID) for i in range(GRID)]]
 # Classes of a count in a band.
 FEW = 5
 HEADS_WIDTHS = (

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from qlora.demo.fonts import FONTS, VARIATIONS
+from qlora.demo.fonts import FONTS, VARIATIONS, WITH
 from qlora.demo.grounds import GROUNDS, MADE_UP, STYLES, ground_of
 from qlora.demo.kinds import KINDS
 from qlora.demo.questions import SKILLS, example
@@ -103,7 +103,7 @@ def test_made_up_backgrounds_are_endless_and_none_is_like_one_that_is_held_back(
 def test_fonts_are_varied_in_training_but_never_those_that_are_held_back() -> None:
     for split in ("train", "validation"):
         written = [word.font for _, scene in scenes(split) for word in scene.words]
-        made = [font.partition(", ") for font in written if font not in FONTS]
+        made = [font.partition(WITH) for font in written if font not in FONTS]
         assert 0.3 < len(made) / len(written) < 0.7
         assert {variation for *_, variation in made} == {*VARIATIONS}
         assert {font for font, *_ in made} <= {*FONTS} - HELD_FONTS
