@@ -1,7 +1,7 @@
 # The demo model from nothing: `make demo` trains every stage and writes lite/demo/bundle.
 #
 # Whatever is cut goes on where it was. Same seeds and machine, same bundle. The stages and their
-# sizes are in qlora/demo/training/; by default they suit two cores, which take some hours. On a GPU
+# sizes are in bench/demo/training/; by default they suit two cores, which take some hours. On a GPU
 # with 16 cores, `make -j3 demo LONG=1 WORKERS=14` trains longer and takes minutes.
 PYTHON ?= python3
 RUN = runs/demo
@@ -34,28 +34,28 @@ endif
 demo: $(RUN)/adapter
 	lite-export --llama $(RUN)/llama --clip $(RUN)/clip.json --clip-weights $(RUN)/clip.safetensors \
 	  --flamingo $(RUN)/flamingo.safetensors --lora $(RUN)/adapter -o lite/demo/bundle --force
-	$(PYTHON) -m qlora.demo.examples --answers lite/demo/bundle
+	$(PYTHON) -m bench.demo.examples --answers lite/demo/bundle
 
 $(RUN)/llama/tokenizer.model:
-	$(PYTHON) -m qlora.demo.training.language $(RUN) --tokenizer
+	$(PYTHON) -m bench.demo.training.language $(RUN) --tokenizer
 
 $(RUN)/llama/model.safetensors: $(RUN)/llama/tokenizer.model
-	$(PYTHON) -m qlora.demo.training.language $(RUN) --workers $(WORKERS) $(LANGUAGE)
+	$(PYTHON) -m bench.demo.training.language $(RUN) --workers $(WORKERS) $(LANGUAGE)
 
 $(RUN)/clip.safetensors: $(RUN)/llama/tokenizer.model
-	$(PYTHON) -m qlora.demo.training.tower $(RUN) --workers $(WORKERS) $(TOWER)
+	$(PYTHON) -m bench.demo.training.tower $(RUN) --workers $(WORKERS) $(TOWER)
 
 $(RUN)/resampler.safetensors: $(RUN)/clip.safetensors
-	$(PYTHON) -m qlora.demo.training.resampler $(RUN) --workers $(WORKERS) $(RESAMPLER)
+	$(PYTHON) -m bench.demo.training.resampler $(RUN) --workers $(WORKERS) $(RESAMPLER)
 
 $(RUN)/flamingo.safetensors: $(RUN)/llama/model.safetensors $(RUN)/resampler.safetensors
-	$(PYTHON) -m qlora.demo.training.alignment $(RUN) --workers $(WORKERS) $(ALIGNMENT)
+	$(PYTHON) -m bench.demo.training.alignment $(RUN) --workers $(WORKERS) $(ALIGNMENT)
 
 $(RUN)/data/train/instructions.json:
-	$(PYTHON) -m qlora.demo.data $(RUN)/data --each $(EACH) --workers $(WORKERS)
+	$(PYTHON) -m bench.demo.data $(RUN)/data --each $(EACH) --workers $(WORKERS)
 
 $(RUN)/data/more/train/visual.json:
-	$(PYTHON) -m qlora.demo.data $(RUN)/data/more --seed 1 --each $(MORE) --skill text --skill knowledge --workers $(WORKERS)
+	$(PYTHON) -m bench.demo.data $(RUN)/data/more --seed 1 --each $(MORE) --skill text --skill knowledge --workers $(WORKERS)
 
 $(RUN)/adapter: $(RUN)/flamingo.safetensors $(RUN)/data/train/instructions.json $(RUN)/data/more/train/visual.json
 	qlora-train demo model.compute=$(COMPUTE) $(TUNING) $(if $(wildcard $(RUN)/checkpoints),--resume)

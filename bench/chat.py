@@ -11,7 +11,7 @@ other may be had by calling this twice: all that are named are in memory at once
     tg128       128 tokens one by one, tokens/s, and GB/s of weights read
     tg128 image the same in a conversation about an image
     tg128 new, tg128 repeating   an answer that repeats nothing and one that repeats itself, with
-                prompt lookup (`lite.lookahead`), to be compared with
+                prompt lookup (`lite.runtime.prompt_lookup`), to be compared with
     tg128 plain one token at a time without it, measured right before
     ttft N      first token of turn N of a conversation about an image, seconds
     depth D     one token after D others, seconds
@@ -41,15 +41,15 @@ from bench.gguf_llama import write_gguf
 from bench.machine import gpu_read_bandwidth, load_average, machine, read_bandwidth, spread
 from bench.random_weights import random_weights
 from bench.shapes import SHAPES
-from lite.commands.common import run, say
-from lite.device import CPU, DEVICES
+from lite.cli import run, say
 from lite.errors import LiteError
+from lite.runtime.device import CPU, DEVICES
 from lite.userdirs import cache_dir
 
 LIBRARIES = ("onnxruntime", "numpy", "torch", "transformers", "llama-cpp-python")
 # llama.cpp's of as many bits.
 GGUF_TYPES = {"int8": "Q8_0", "int4": "Q4_0"}
-MEASURES = ("vis", "pp", "tg", "tg image", "lookahead", "turns", "growth")
+MEASURES = ("vis", "pp", "tg", "tg image", "prompt_lookup", "turns", "growth")
 
 
 @dataclass

@@ -67,7 +67,7 @@ class Lite(Engine):
 
         import lite
         from bench.graph_bytes import decode_bytes
-        from lite.manifest import DECODER
+        from lite.bundle.manifest import DECODER
 
         start = time.perf_counter()
         self._model = lite.load(bundle, device, threads)
@@ -96,14 +96,14 @@ class Lite(Engine):
         }
 
     def see(self) -> bool:
-        from lite.images import load_image, to_pixels
-        from lite.vision import VisualMemory
+        from lite.image.preprocessing import load_image, to_pixels
+        from lite.runtime.vision import ImageFeatures
 
         preprocessing = self._model.bundle.manifest.preprocessing
         picture = self._random.integers(0, 256, (480, 640, 3), dtype=np.uint8)
         pixels = to_pixels(load_image(picture), preprocessing)
         array = self._model.vision.run(pixels[None])[1][0]
-        self._memory = VisualMemory(f"image {self._random.integers(1 << 62)}", array)
+        self._memory = ImageFeatures(f"image {self._random.integers(1 << 62)}", array)
         return True
 
     def clear(self, image: bool = False) -> None:
@@ -116,12 +116,12 @@ class Lite(Engine):
         self._decoder.logits(self._ids, self._images)
 
     def follow(self, tokens: list[int], ahead: bool = True) -> bool:
-        from lite.lookahead import Lookahead
+        from lite.runtime.prompt_lookup import PromptLookup
 
-        lookahead = Lookahead(self._decoder, self._model.run_costs, ahead)
+        prompt_lookup = PromptLookup(self._decoder, self._model.run_costs, ahead)
         for token in tokens:
             self._ids.append(token)
-            lookahead.logits(self._ids, self._images)
+            prompt_lookup.logits(self._ids, self._images)
         return True
 
 
@@ -254,8 +254,8 @@ def measure(engine: Engine, what: str, settings: dict[str, Any]) -> dict[str, fl
         engine.clear(image=True)
         engine.feed(1)
         return {"tg image": _decode(engine, settings["answer"])}
-    if what == "lookahead":
-        return _lookahead(engine, settings["answer"])
+    if what == "prompt_lookup":
+        return _prompt_lookup(engine, settings["answer"])
     if what == "turns":
         return _turns(engine, settings)
     return _growth(engine, settings)
@@ -265,7 +265,7 @@ def _decode(engine: Engine, tokens: int) -> float:
     return timed(lambda: [engine.feed(1) for _ in range(tokens)])
 
 
-def _lookahead(engine: Engine, tokens: int) -> dict[str, float]:
+def _prompt_lookup(engine: Engine, tokens: int) -> dict[str, float]:
     """An answer that repeats nothing, without and with looking ahead, and one that says the same
     16 tokens again and again; one right after the other, to be compared with each other.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lite.commands.common import say
+from lite.cli import say
 
 
 def table(report: dict[str, Any]) -> None:

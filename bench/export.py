@@ -32,14 +32,14 @@ from bench.command_line import command_line
 from bench.machine import load_average, machine
 from bench.random_weights import random_weights
 from bench.shapes import SHAPES
-from lite.commands.common import run, say
+from lite.cli import run, say
 from lite.errors import LiteError
+from lite.files import replacing
 from lite.userdirs import cache_dir
-from qlora.bpe import train_bpe
-from qlora.files import replacing
 from qlora.model.config import Encoder, Gated
-from qlora.model.weights import FlamingoWeights, llama_name
-from qlora.tiny import CORPUS
+from qlora.model.weights import ModelWeights, llama_name
+from qlora.tiny.bpe import train_bpe
+from qlora.tiny.model import CORPUS
 
 # Bytes of a shard, about what transformers writes by default.
 SHARD = 5_000_000_000
@@ -101,7 +101,7 @@ def command(shape: str, precisions: tuple[str, ...], output: Path | None) -> Non
     click.echo(json.dumps(report, indent=1))
 
 
-def write_checkpoints(weights: FlamingoWeights, folder: Path) -> None:
+def write_checkpoints(weights: ModelWeights, folder: Path) -> None:
     """Write a model as four parts; at once if all were written before.
 
     Args:
@@ -141,7 +141,7 @@ def _tokenizer(size: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _part(weights: FlamingoWeights, wanted: str) -> Iterator[tuple[str, Tensor]]:
+def _part(weights: ModelWeights, wanted: str) -> Iterator[tuple[str, Tensor]]:
     """Tensors of one file, under the names they have there."""
     for name in weights.base:
         if name.startswith("vision_encoder."):

@@ -19,9 +19,9 @@ from transformers import LlamaConfig
 
 from bench.random_weights import RandomTensors, random_weights
 from bench.shapes import SHAPES
-from lite.commands.common import run, say
+from lite.cli import run, say
 from lite.errors import BadInput
-from qlora.files import replacing
+from lite.files import replacing
 
 TYPES = ("Q4_0", "Q8_0")
 # llama.cpp's names of a layer's matrices, and ours.

@@ -23,7 +23,7 @@ from bench.command_line import command_line
 from bench.machine import machine, peak_bytes
 from bench.random_weights import RandomTensors, random_weights
 from bench.shapes import SHAPES
-from lite.commands.common import run
+from lite.cli import run
 from qlora.model.nf4 import Linear4bit
 from qlora.model.quantized import load_quantized
 

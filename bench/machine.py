@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lite.cpu import cpu_features, cpu_name, memory_bytes
+from lite.runtime.cpu import cpu_features, cpu_name, memory_bytes
 
 # What a figure of `lite/` depends on.
 RUNTIME = ("mmgpt-lite", "onnxruntime")

@@ -24,7 +24,7 @@ import lite
 from bench.command_line import command_line
 from bench.machine import machine
 from export.proof import kl_divergence
-from lite.commands.common import run, say
+from lite.cli import run, say
 from lite.errors import BadInput
 
 SHOW = "<image>"

@@ -26,15 +26,15 @@ import onnx_ir as ir
 
 import lite
 from bench.command_line import command_line
+from bench.demo.corpus import documents
 from bench.machine import machine
 from bench.quality import compare, print_table, windows
 from export.precision import BLOCKS
 from export.quantize import BlockQuantized, quantize
-from lite.commands.common import run, say
-from lite.decoder import Decoder
-from lite.device import CPU
-from lite.manifest import DECODER
-from qlora.demo.corpus import documents
+from lite.bundle.manifest import DECODER
+from lite.cli import run, say
+from lite.runtime.decoder import Decoder
+from lite.runtime.device import CPU
 
 TEXTS = 400
 WINDOW = 256

@@ -1,6 +1,6 @@
 """Models of real sizes with random weights, for benchmarks that must not need a download.
 
-Contract: a `FlamingoWeights` whose tensors are made when they are asked for, one at a time, and are
+Contract: a `ModelWeights` whose tensors are made when they are asked for, one at a time, and are
 the same for the same seed. Nothing is kept but a pool of random numbers, so that a walk through a
 9B model needs the memory of one tensor, as a walk through checkpoint files does.
 """
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from bench.shapes import SHAPES
 from qlora.checkpoints import TensorSource, TokenizerFiles
-from qlora.model import Flamingo
-from qlora.model.weights import ADDED_TOKENS, FlamingoWeights
+from qlora.model import VisionLanguageModel
+from qlora.model.weights import ADDED_TOKENS, ModelWeights
 
 # Values in the pool: more than the largest norm or embedding row repeats in, and odd, so that the
 # rows of a matrix that is longer than the pool are not copies of each other.
@@ -78,9 +78,7 @@ def _moments(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     return (1.0, 0.1) if name.endswith("weight") else (0.0, 0.1)
 
 
-def random_weights(
-    shape: str, seed: int = 0, dtype: torch.dtype = torch.float16
-) -> FlamingoWeights:
+def random_weights(shape: str, seed: int = 0, dtype: torch.dtype = torch.float16) -> ModelWeights:
     """The weights of a model of one of `SHAPES`.
 
     Args:
@@ -91,10 +89,10 @@ def random_weights(
     config = SHAPES[shape]
     vocabulary = config.llama.vocab_size
     special = {token: vocabulary + i for i, token in enumerate(ADDED_TOKENS)}
-    model = Flamingo(config, special["<image>"])
+    model = VisionLanguageModel(config, special["<image>"])
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     tensors = RandomTensors(shapes, seed, dtype)
-    return FlamingoWeights(
+    return ModelWeights(
         config=config,
         base=tensors,
         tensors=tensors,

@@ -30,7 +30,7 @@ from PIL import Image
 
 from bench.command_line import command_line
 from bench.machine import RUNTIME, load_average, machine
-from lite.commands.common import run
+from lite.cli import run
 
 SIDE = 640
 

@@ -23,7 +23,7 @@ import click
 import lite
 from bench.command_line import command_line
 from bench.machine import RUNTIME, load_average, machine
-from lite.commands.common import run
+from lite.cli import run
 
 QUESTION = "What is in the image, and what else can you tell about it?"
 NEXT = """

@@ -21,7 +21,7 @@ import click
 
 from bench.command_line import command_line
 from bench.machine import RUNTIME, load_average, machine
-from lite.commands.common import run
+from lite.cli import run
 
 BARE = [sys.executable, "-c", "import onnxruntime; print('x', flush=True)"]
 

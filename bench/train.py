@@ -32,7 +32,7 @@ from bench.command_line import command_line
 from bench.machine import machine
 from bench.shapes import SHAPES
 from bench.train_loops import OURS, PLAIN, Task, adapter_settings
-from lite.commands.common import run, say
+from lite.cli import run, say
 from lite.errors import LiteError
 from qlora.plan.devices import Device, this_machine
 from qlora.plan.memory import CUDA_OVERHEAD

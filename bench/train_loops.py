@@ -26,14 +26,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.random_weights import random_weights
-from lite.attend import image_index
+from lite.bundle.attend import image_index
 from qlora.data.encode import IGNORE
 from qlora.data.rows import Row
-from qlora.model import Flamingo
+from qlora.model import VisionLanguageModel
 from qlora.model.adapters import add_adapters
 from qlora.model.quantized import load_quantized
-from qlora.recipe import TrainingSettings
-from qlora.recipe_file import read_recipe
+from qlora.recipes.reading import read_recipe
+from qlora.recipes.schema import TrainingSettings
 from qlora.training.optimizer import make_optimizer
 from qlora.training.row_loss import RowLoss
 
@@ -92,14 +92,14 @@ def adapter_settings() -> dict[str, Any]:
     return {"rank": adapter.rank, "alpha": adapter.alpha, "targets": adapter.targets}
 
 
-def _ours(model: Flamingo, task: Task) -> Loss:
+def _ours(model: VisionLanguageModel, task: Task) -> Loss:
     """The training step of this package."""
     add_adapters(model, **adapter_settings(), seed=SEED).train()
     model.checkpointing = True
     return RowLoss(model)
 
 
-def _plain(model: Flamingo, task: Task) -> Loss:
+def _plain(model: VisionLanguageModel, task: Task) -> Loss:
     """The step of a plain loop; see the module's description."""
     import peft  # after qlora.model.nf4, which keeps bitsandbytes from asking the network
 
@@ -135,7 +135,9 @@ def _plain(model: Flamingo, task: Task) -> Loss:
     return loss
 
 
-def _inputs(model: Flamingo, task: Task, length: int, number: int) -> tuple[Row, Tensor | None]:
+def _inputs(
+    model: VisionLanguageModel, task: Task, length: int, number: int
+) -> tuple[Row, Tensor | None]:
     """A row of random tokens with a prompt of a quarter, and the resampled tokens it sees."""
     config, draw = model.config, torch.Generator().manual_seed(1000 * number + length)
     ids = torch.randint(3, config.llama.vocab_size, (length,), generator=draw)

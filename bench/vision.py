@@ -26,11 +26,11 @@ from bench.shapes import SHAPES
 from export.graph import Graph
 from export.precision import precision
 from export.vision_graph import VisionGraph
-from lite.commands.common import run, say
-from lite.device import CPU
-from lite.images import load_image, to_pixels
-from lite.manifest import VISION
-from lite.runtime import open_session
+from lite.bundle.manifest import VISION
+from lite.cli import run, say
+from lite.image.preprocessing import load_image, to_pixels
+from lite.runtime.device import CPU
+from lite.runtime.ort_session import open_session
 from qlora.checkpoints.pages import Walk
 
 PRECISIONS = ("fp32", "int8")

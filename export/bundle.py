@@ -24,17 +24,17 @@ from export.precision import Precision
 from export.probes import make_probes
 from export.proof import Proof
 from export.vision_graph import VisionGraph
-from lite.bundle import Bundle, file_record
+from lite.bundle.bundle import Bundle, file_record
+from lite.bundle.manifest import DECODER, MANIFEST, TOKENIZER, VISION, Manifest, Sizes
 from lite.errors import BadInput, LiteError
-from lite.manifest import DECODER, MANIFEST, TOKENIZER, VISION, Manifest, Sizes
-from lite.template import template
+from lite.text.template import template
 from qlora.checkpoints.pages import Walk
-from qlora.model import FlamingoWeights
+from qlora.model import ModelWeights
 from qlora.model.config import ModelConfig
 
 
 def write_bundle(
-    weights: FlamingoWeights,
+    weights: ModelWeights,
     out: Path,
     precision: Precision,
     prove: Callable[[Bundle], list[Proof]],
@@ -79,7 +79,7 @@ def write_bundle(
 
 
 def write_graphs(
-    weights: FlamingoWeights,
+    weights: ModelWeights,
     folder: Path,
     precision: Precision,
     wrote: Callable[[int], None] = lambda parameters: None,
@@ -92,7 +92,7 @@ def write_graphs(
         DecoderGraph(graph, weights.config, tensors).build()
 
 
-def make_manifest(weights: FlamingoWeights, folder: Path, precision: Precision) -> Manifest:
+def make_manifest(weights: ModelWeights, folder: Path, precision: Precision) -> Manifest:
     """The manifest of the files in `folder`, without proofs."""
     tokenizer = weights.tokenizer
     return Manifest(
@@ -114,7 +114,7 @@ def make_manifest(weights: FlamingoWeights, folder: Path, precision: Precision) 
     )
 
 
-def _quantize_cache(folder: Path, manifest: Manifest, weights: FlamingoWeights) -> list[Proof]:
+def _quantize_cache(folder: Path, manifest: Manifest, weights: ModelWeights) -> list[Proof]:
     """An int8 KV cache for the finished graph in `folder`; the manifest learns of it."""
     text, pictures = template(manifest.template), weights.config.preprocessing
     probes = make_probes(weights.chat_tokenizer(), text, pictures)
@@ -143,7 +143,7 @@ def sizes(config: ModelConfig, parameters: int) -> Sizes:
     )
 
 
-def _check_room(folder: Path, weights: FlamingoWeights, precision: Precision) -> None:
+def _check_room(folder: Path, weights: ModelWeights, precision: Precision) -> None:
     """Refuse early what would fill the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     needed = needed_bytes(weights, precision)
@@ -155,7 +155,7 @@ def _check_room(folder: Path, weights: FlamingoWeights, precision: Precision) ->
         )
 
 
-def needed_bytes(weights: FlamingoWeights, precision: Precision) -> int:
+def needed_bytes(weights: ModelWeights, precision: Precision) -> int:
     """Room that a bundle takes on disk: values and scales, a tenth to spare."""
     tensors = weights.tensors
     bits = sum(_bits(n, precision) * math.prod(tensors.shape(n)) for n in tensors)

@@ -30,7 +30,7 @@ import torch
 from export.graph import BLOCKED, BOOL, CONTRIB, FLOAT16, INT32, INT64, Graph
 from export.heads import pad_heads, padded_head_dim, rotary_tables
 from export.vision_graph import EPSILON
-from lite.attend import NEIGHBOURS
+from lite.bundle.attend import NEIGHBOURS
 from qlora.checkpoints import TensorSource
 from qlora.model.config import Gated, GatedLlama, ModelConfig, TiledEncoder
 

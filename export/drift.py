@@ -20,9 +20,9 @@ from torch.nn.functional import linear
 from export.merge_base import FP16, NF4, Merge
 from export.probes import Probe, make_probes, stream
 from export.proof import Proof
-from lite.template import template
+from lite.text.template import template
 from qlora.checkpoints import LoraDelta, TensorSource
-from qlora.model import Flamingo
+from qlora.model import VisionLanguageModel
 
 KINDS = ("self-attention", "cross-attention", "feed-forward", "head")
 # A float32 merge differs from the adapter beside its base by rounding alone; in bfloat16, weights,
@@ -109,7 +109,7 @@ def measure(merge: Merge) -> Drift:
     weights, trained = merge.weights, merge.trained
     assert trained is not None
     assert weights.lora is not None
-    model = Flamingo(weights.config, weights.special_ids["<image>"]).eval()
+    model = VisionLanguageModel(weights.config, weights.special_ids["<image>"]).eval()
     stream(model, trained)
     meters = []
     for path, delta in weights.lora.deltas.items():
@@ -166,7 +166,7 @@ def kind_of(path: str) -> str:
     return "cross-attention" if ".gated_cross_attn_layer." in path else "head"
 
 
-def _run(model: Flamingo, probes: Sequence[Probe]) -> None:
+def _run(model: VisionLanguageModel, probes: Sequence[Probe]) -> None:
     """All probes as one row of several samples, so that each layer is loaded once."""
     ids, positions, index, pixels = [], [], [], []
     images = 0

@@ -17,9 +17,9 @@ import onnx_ir as ir
 
 from export.probes import Probe
 from export.proof import Proof, kl_divergence
-from lite.bundle import Bundle
-from lite.manifest import DECODER
-from lite.model import Model
+from lite.bundle.bundle import Bundle
+from lite.bundle.manifest import DECODER
+from lite.chat.model import Model
 
 # Mean KL divergence from the float cache, in nats, above which a bundle is refused.
 KL_LIMIT = 0.005
@@ -132,7 +132,7 @@ def _rotated_bound(keys: np.ndarray) -> np.ndarray:
 def _continued(model: Model, probe: Probe) -> tuple[list[int], list]:
     """A probe with its own greedy answer, which calibration does not see, and its memories."""
     images, ids = model.look(probe.pictures), [*probe.ids]
-    special = model.tokenizer.unspeakable(model.bundle.manifest.sizes.vocab)
+    special = model.tokenizer.suppressed(model.bundle.manifest.sizes.vocab)
     while len(ids) < len(probe.ids) + DECODED:
         logits = model.decoder.logits(ids, images)
         logits[special] = -np.inf

@@ -15,7 +15,7 @@ import torch
 from lite.errors import BadInput
 from qlora.checkpoints import TensorSource
 from qlora.checkpoints.training_facts import TrainingFacts
-from qlora.model import FlamingoWeights
+from qlora.model import ModelWeights
 from qlora.model.weights import LoraMerged
 
 AUTO, NF4, FP16 = "auto", "nf4", "fp16"
@@ -36,12 +36,12 @@ class Merge:
     """
 
     into: str
-    weights: FlamingoWeights
+    weights: ModelWeights
     original: TensorSource
     trained: TensorSource | None
 
 
-def choose(weights: FlamingoWeights, facts: TrainingFacts | None, asked: str = AUTO) -> Merge:
+def choose(weights: ModelWeights, facts: TrainingFacts | None, asked: str = AUTO) -> Merge:
     """Settle on a base.
 
     Args:
@@ -82,8 +82,8 @@ def choose(weights: FlamingoWeights, facts: TrainingFacts | None, asked: str = A
 
 
 def with_attend(
-    weights: FlamingoWeights, facts: TrainingFacts | None, asked: str | None
-) -> FlamingoWeights:
+    weights: ModelWeights, facts: TrainingFacts | None, asked: str | None
+) -> ModelWeights:
     """The same weights under the attend rule that their adapter was trained with, if it tells.
 
     Raises:

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lite.images import Preprocessing, load_image, to_pixels
-from lite.template import Template, join
-from lite.tokenizer import Tokenizer
+from lite.image.preprocessing import Preprocessing, load_image, to_pixels
+from lite.text.template import Template, join
+from lite.text.tokenizer import Tokenizer
 from qlora.checkpoints import TensorSource
-from qlora.model import Flamingo
-from qlora.model.flamingo import assign
+from qlora.model import VisionLanguageModel
+from qlora.model.model import assign
 
 QUESTIONS = (
     ("What is in the image?", 1),
@@ -63,7 +63,7 @@ def probe_pictures() -> list[Image.Image]:
     return pictures
 
 
-def stream(model: Flamingo, tensors: TensorSource) -> None:
+def stream(model: VisionLanguageModel, tensors: TensorSource) -> None:
     """Make `model` hold its decoder layers only while each of them runs, in float32."""
     layers = "lang_encoder.model.layers."
     for name, _ in [*model.named_parameters()]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from lite.cpu import usable_cores
+from lite.runtime.cpu import usable_cores
 
 # Rows quantized together: bounds the temporary float copies.
 ROWS = 256

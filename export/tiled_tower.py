@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.graph import BLOCKED, CONTRIB, INT64, Graph
-from lite.tiles import layouts
+from lite.image.tiles import layouts
 from qlora.checkpoints import TensorSource
 from qlora.model.config import TiledEncoder
 

@@ -25,13 +25,13 @@ from export.bundle import make_manifest, write_graphs
 from export.precision import FP32, Precision
 from export.probes import QUESTIONS, make_probes, probe_pictures, stream
 from export.proof import Proof, kl_divergence
-from lite.bundle import Bundle
+from lite.bundle.bundle import Bundle
+from lite.bundle.manifest import TOKENIZER
+from lite.chat.model import Model
 from lite.errors import LiteError
-from lite.images import PAD, SQUASH, TILES, Preprocessing, load_image, to_pixels
-from lite.manifest import TOKENIZER
-from lite.model import Model
-from lite.template import template
-from qlora.model import Flamingo, FlamingoWeights
+from lite.image.preprocessing import PAD, SQUASH, TILES, Preprocessing, load_image, to_pixels
+from lite.text.template import template
+from qlora.model import ModelWeights, VisionLanguageModel
 from qlora.model.tiles import split
 
 # Mean KL divergence from fp32, in nats, above which a bundle is refused. For orientation, llama.cpp
@@ -56,7 +56,7 @@ class Case:
 
 def prove(
     bundle: Bundle,
-    weights: FlamingoWeights,
+    weights: ModelWeights,
     precision: Precision,
     max_kl: float | None = None,
     merge: Sequence[Proof] | None = None,
@@ -94,7 +94,7 @@ def prove(
     return proofs
 
 
-def _preprocessing(model: Model, weights: FlamingoWeights) -> Proof:
+def _preprocessing(model: Model, weights: ModelWeights) -> Proof:
     p = weights.config.preprocessing
     if p.fit == TILES:
         return _tiles(p)
@@ -133,7 +133,7 @@ def _on_a_square(picture: Image.Image, mean: Sequence[float]) -> Image.Image:
     return square
 
 
-def _token_ids(model: Model, weights: FlamingoWeights) -> list[Proof]:
+def _token_ids(model: Model, weights: ModelWeights) -> list[Proof]:
     """Only where the folder has the SentencePiece model: nothing else tells what is right."""
     path = weights.llama_folder / "tokenizer.model"
     if not path.exists():
@@ -144,7 +144,7 @@ def _token_ids(model: Model, weights: FlamingoWeights) -> list[Proof]:
     return [Proof("token ids", "SentencePiece", "texts that differ", different, 0)]
 
 
-def _merge(weights: FlamingoWeights) -> list[Proof]:
+def _merge(weights: ModelWeights) -> list[Proof]:
     """Each merged matrix against base and adapter applied one after the other."""
     if weights.lora is None:
         return []
@@ -169,9 +169,9 @@ def _row_norms(base: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torc
     return (base.square().sum(1) + (inner * up).sum(1)).sqrt()
 
 
-def _torch_cases(model: Model, weights: FlamingoWeights) -> list[Case]:
+def _torch_cases(model: Model, weights: ModelWeights) -> list[Case]:
     """The probes with torch's logits."""
-    flamingo = Flamingo(weights.config, weights.special_ids["<image>"]).eval()
+    flamingo = VisionLanguageModel(weights.config, weights.special_ids["<image>"]).eval()
     stream(flamingo, weights.tensors)
     text = template(model.bundle.manifest.template)
     cases = []
@@ -183,7 +183,7 @@ def _torch_cases(model: Model, weights: FlamingoWeights) -> list[Case]:
 
 
 @contextmanager
-def _fp32_model(bundle: Bundle, weights: FlamingoWeights) -> Iterator[Model]:
+def _fp32_model(bundle: Bundle, weights: ModelWeights) -> Iterator[Model]:
     """The same model in fp32, in a temporary folder beside the bundle."""
     with tempfile.TemporaryDirectory(dir=bundle.folder.parent, prefix=".fp32.") as name:
         folder = Path(name)

@@ -16,21 +16,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lite.answer import Piece, Timings
-    from lite.chat import Chat
+    from lite.chat.answer import StreamEvent, Timings
+    from lite.chat.chat import Chat
+    from lite.chat.model import Model, load
     from lite.errors import BadInput, LiteError
-    from lite.model import Model, load
 
-__all__ = ["BadInput", "Chat", "LiteError", "Model", "Piece", "Timings", "load"]
+__all__ = ["BadInput", "Chat", "LiteError", "Model", "StreamEvent", "Timings", "load"]
 
 _HOMES = {
     "BadInput": "errors",
-    "Chat": "chat",
+    "Chat": "chat.chat",
     "LiteError": "errors",
-    "Model": "model",
-    "Piece": "answer",
-    "Timings": "answer",
-    "load": "model",
+    "Model": "chat.model",
+    "StreamEvent": "chat.answer",
+    "Timings": "chat.answer",
+    "load": "chat.model",
 }
 
 

@@ -1,7 +1,7 @@
 """The errors that a person is meant to read.
 
 Contract: a message is one sentence that says what is wrong, where, and what to do next. They are
-raised where the problem is seen and caught once, by the command (`lite.commands.common`).
+raised where the problem is seen and caught once, by the command (`lite.cli`).
 """
 
 

@@ -10,17 +10,17 @@ from click.testing import CliRunner
 from PIL import Image
 
 import lite
+from bench.demo import examples, fonts
+from bench.demo.draw import draw
+from bench.demo.examples import CONVERSATIONS, PICTURES, SIDE, Conversation, ask, conversations
+from bench.demo.grounds import GROUNDS
+from bench.demo.kinds import KINDS
+from bench.demo.scoring import score
+from bench.demo.splits import HELD_FONTS, Rules, held_facts, held_look
+from bench.demo.talk import Turn
+from bench.demo.world import MANY, MARGIN, SIZES, WORD, Scene
 from lite import demo
-from lite.manifest import MANIFEST
-from qlora.demo import examples, fonts
-from qlora.demo.draw import draw
-from qlora.demo.examples import CONVERSATIONS, PICTURES, SIDE, Conversation, ask, conversations
-from qlora.demo.grounds import GROUNDS
-from qlora.demo.kinds import KINDS
-from qlora.demo.scoring import score
-from qlora.demo.splits import HELD_FONTS, Rules, held_facts, held_look
-from qlora.demo.talk import Turn
-from qlora.demo.world import MANY, MARGIN, SIZES, WORD, Scene
+from lite.bundle.manifest import MANIFEST
 
 FOLDER = Path(__file__).parents[1] / "examples"
 TALKS = conversations()
@@ -156,7 +156,7 @@ def test_the_shipped_demo_answers_as_the_file_says() -> None:
     same = []
     for talk, kept in zip(TALKS, stored(), strict=True):
         for (turn, _), one, answer in zip(talk.turns, kept, ask(model, talk, FOLDER), strict=True):
-            assert one["answer"], "run python -m qlora.demo.examples --answers lite/demo/bundle"
+            assert one["answer"], "run python -m bench.demo.examples --answers lite/demo/bundle"
             same.append(answer == one["answer"])
             assert score(answer, turn.expected) >= score(one["answer"], turn.expected)
     # 8-bit kernels of another processor may choose another phrasing.

@@ -8,8 +8,8 @@ import torch
 
 import lite
 from export.verify import kl_divergence
-from lite.images import load_image, to_pixels
-from qlora.model import Flamingo
+from lite.image.preprocessing import load_image, to_pixels
+from qlora.model import VisionLanguageModel
 from qlora.model.clip import patch_tokens
 from tests.conftest import CASES, CHECKPOINTS, VARIANTS, VOCAB, Case
 
@@ -19,8 +19,8 @@ NEW_TOKENS = 16
 
 
 @cache
-def torch_model(variant: str) -> Flamingo:
-    return Flamingo.from_checkpoints(**CHECKPOINTS, **VARIANTS[variant])
+def torch_model(variant: str) -> VisionLanguageModel:
+    return VisionLanguageModel.from_checkpoints(**CHECKPOINTS, **VARIANTS[variant])
 
 
 def pixels(case: Case) -> torch.Tensor | None:

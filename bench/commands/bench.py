@@ -10,8 +10,9 @@ from importlib import import_module
 
 import click
 
-from lite.commands.common import entry_point
+from lite.cli import entry_point
 
+DEMO = ("findings", "skills")
 NAMES = (
     "chat",
     "export",
@@ -48,7 +49,9 @@ class Benchmarks(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in NAMES:
             return None
-        found: click.Command = import_module(f"bench.{name}").command
+        found: click.Command = import_module(
+            f"bench.demo.{name}" if name in DEMO else f"bench.{name}"
+        ).command
         return found
 
 

@@ -17,11 +17,11 @@ import click
 
 from export.precision import PRECISIONS, ROLES, SENSITIVE, Precision
 from export.precision import precision as choose_precision
-from lite.attend import RULES
-from lite.commands.common import entry_point, say
+from lite.bundle.attend import RULES
+from lite.bundle.manifest import Manifest
+from lite.cli import entry_point, say
 from lite.errors import BadInput
-from lite.manifest import Manifest
-from qlora.published import PUBLISHED, TINY, Checkpoints
+from qlora.families.published import PUBLISHED, TINY, Checkpoints
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from export.drift import Drift
     from export.merge_base import Merge
     from export.proof import Proof
-    from lite.bundle import Bundle
+    from lite.bundle.bundle import Bundle
 
 HELP = """
 Make a bundle for lite-chat from checkpoints.
@@ -158,7 +158,7 @@ def command(
 
 
 def _tiny(stack: ExitStack) -> Checkpoints:
-    from qlora.tiny import write_checkpoints
+    from qlora.tiny.model import write_checkpoints
 
     say("Making a tiny model with random weights: it shows the commands and answers nonsense.")
     return write_checkpoints(Path(stack.enter_context(tempfile.TemporaryDirectory())))

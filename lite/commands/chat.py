@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lite.commands.common import device_option, entry_point, say
+from lite.cli import device_option, entry_point, say
 
 if TYPE_CHECKING:
-    from lite.chat import Chat
-    from lite.model import Model
-    from lite.pictures import Picture
-    from lite.terminal.home import Home
-    from lite.terminal.talk import Talk
+    from lite.chat.chat import Chat
+    from lite.chat.model import Model
+    from lite.image.loading import Picture
+    from lite.terminal.chat_session import Talk
+    from lite.terminal.session_store import Home
 
 HELP = """
 Chat about images with an exported bundle, or without -m with the demo model,
@@ -78,10 +78,10 @@ def command(
     **settings: Any,
 ) -> None:
     from lite import load
-    from lite.terminal import home
+    from lite.terminal import session_store
     from lite.terminal.answers import Printer
-    from lite.terminal.early import Early
-    from lite.terminal.talk import Talk
+    from lite.terminal.chat_session import Talk
+    from lite.terminal.prefetch import Early
 
     interactive = prompt is None and sys.stdin.isatty()
     _check(images, prompt, go_on, session)
@@ -90,11 +90,13 @@ def command(
     early = Early()
     opened = load(model, device, threads, hashing=hashing, notice=early.say)
     if session is not None:
-        place = home.named(session)
+        place = session_store.named(session)
     elif go_on:
-        place = home.continued(opened)
+        place = session_store.continued(opened)
     else:
-        place = home.last(opened) if interactive and not no_history else home.Home()
+        place = (
+            session_store.last(opened) if interactive and not no_history else session_store.Home()
+        )
     chat = _conversation(opened, place, go_on, system)
     if stats:
         say(f"open {time.perf_counter() - started:.3f} s")
@@ -138,7 +140,7 @@ def _picture(image: str) -> Picture:
         from lite.terminal.paste import standard_input
 
         return standard_input()
-    from lite.pictures import load_image
+    from lite.image.loading import load_image
 
     return load_image(image)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lite.commands.common import device_option, entry_point, say
+from lite.cli import device_option, entry_point, say
 
 HELP = """
 Serve a bundle, or without -m the demo model, over HTTP: a web page at /, and

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lite.bundle.manifest import MANIFEST
 from lite.errors import BadInput
-from lite.manifest import MANIFEST
 
 FOLDER = Path(__file__).parent / "bundle"
 # What a server calls it; other bundles have their folder's name.

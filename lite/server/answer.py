@@ -13,14 +13,14 @@ from typing import Any, cast
 
 from anyio import from_thread
 
-from lite.answer import Piece, Timings
-from lite.chat import Chat
-from lite.conversation import Conversation, Exchange
+from lite.chat.answer import StreamEvent, Timings
+from lite.chat.chat import Chat
+from lite.chat.conversation import Conversation, Exchange
 from lite.server.history import History
 from lite.server.images import Images, Look
+from lite.server.messages import Turn
 from lite.server.pool import Pool, Slot
 from lite.server.protocol import ChatRequest
-from lite.server.turns import Turn
 
 
 @dataclass
@@ -49,8 +49,8 @@ class Answer:
         self._slot: Slot | None = None
         self._chat: Chat | None = None
         self._last: Exchange | None = None
-        self._ready: list[Piece] = []
-        self._pieces: Generator[Piece, Any, Any] = (piece for piece in self._ready)
+        self._ready: list[StreamEvent] = []
+        self._pieces: Generator[StreamEvent, Any, Any] = (piece for piece in self._ready)
         self.timings = Timings()
         self.images_cached = 0
 
@@ -78,9 +78,9 @@ class Answer:
             progress=_check_cancelled,
             **work.request.sampling,
         )
-        self._pieces = cast("Generator[Piece, Any, Any]", asked)
+        self._pieces = cast("Generator[StreamEvent, Any, Any]", asked)
         notes = (note for look in looks[-1] for note in look.notes)
-        self._ready = [Piece("", None, 0.0, self.timings, note) for note in notes]
+        self._ready = [StreamEvent("", None, 0.0, self.timings, note) for note in notes]
         for piece in self._pieces:
             self.timings = piece.timings
             self._ready.append(piece)
@@ -89,7 +89,7 @@ class Answer:
         self.timings.image_seconds, self.timings.images_computed = seconds, computed
         self.images_cached = sum(map(len, looks)) - computed
 
-    def step(self) -> Piece | None:
+    def step(self) -> StreamEvent | None:
         """The next piece; None after the last."""
         return self._ready.pop(0) if self._ready else next(self._pieces, None)
 

@@ -18,11 +18,11 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from lite import demo
-from lite.model import Model
+from lite.chat.model import Model
 from lite.server.endpoint import ChatCompletions
 from lite.server.errors import Refused
-from lite.server.guard import Guard
 from lite.server.metrics import Metrics
+from lite.server.middleware import Guard
 from lite.server.openapi import document
 from lite.server.service import Service
 from lite.server.settings import Settings

@@ -14,13 +14,13 @@ import anyio
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from lite.server.client import Body, Client, Stalled
+from lite.server.connection import Body, Client, Stalled
 from lite.server.errors import Refused, refusal
 from lite.server.metrics import Metrics
 from lite.server.protocol import ChatRequest, read
-from lite.server.replies import Reply
+from lite.server.responses import Reply
 from lite.server.service import Service
-from lite.tokenizer import Tokenizer
+from lite.text.tokenizer import Tokenizer
 
 
 class ChatCompletions:

@@ -13,11 +13,11 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lite.conversation import Conversation, Exchange
-from lite.engine import Engine
+from lite.chat.conversation import Conversation, Exchange
+from lite.chat.engine import Engine
+from lite.runtime.vision import ImageFeatures
+from lite.server.messages import Turn
 from lite.server.recent import Recent
-from lite.server.turns import Turn
-from lite.vision import VisualMemory
 
 MEMORY_BYTES = 8 << 20
 ENTRY_BYTES = 512  # what an entry takes beside its tokens
@@ -39,7 +39,7 @@ class History:
         self._answers: Recent[Remembered] = Recent(MEMORY_BYTES)
 
     def rebuild(
-        self, system: str | None, turns: Sequence[Turn], images: Sequence[list[VisualMemory]]
+        self, system: str | None, turns: Sequence[Turn], images: Sequence[list[ImageFeatures]]
     ) -> tuple[Conversation, bytes]:
         """The conversation before its last question, and the name of the answer to come.
 

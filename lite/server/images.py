@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lite.errors import BadInput
-from lite.images import load_image
+from lite.image.preprocessing import load_image
+from lite.runtime.vision import ImageFeatures, VisionEncoder
 from lite.server.errors import Refused
 from lite.server.recent import Recent
-from lite.vision import VisionEncoder, VisualMemory
 
 CACHE_BYTES = 256 << 20
 
@@ -25,7 +25,7 @@ CACHE_BYTES = 256 << 20
 class Look:
     """An image as the model sees it, and what to tell the person about it."""
 
-    memory: VisualMemory
+    memory: ImageFeatures
     notes: tuple[str, ...] = ()
 
 

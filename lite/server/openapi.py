@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from lite.server.errors import ErrorBody
 from lite.server.protocol import ChatRequest
-from lite.server.replies import Chunk, Completion
+from lite.server.responses import Chunk, Completion
 
 REFERENCE = "#/components/schemas/{model}"
 DESCRIPTION = (

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import anyio
 
-from lite.decoder import Decoder
+from lite.runtime.decoder import Decoder
+from lite.runtime.vision import ImageFeatures
 from lite.server.errors import Refused
-from lite.vision import VisualMemory
 
 RETRY_SECONDS = 2
 
@@ -88,7 +88,7 @@ class Pool:
             finally:
                 self.active -= 1
 
-    def take(self, ids: Sequence[int], images: Sequence[VisualMemory]) -> Slot:
+    def take(self, ids: Sequence[int], images: Sequence[ImageFeatures]) -> Slot:
         """The free slot whose cache serves this prompt best; give it back with `give`.
 
         That is the longest reusable prefix, if most of the cache is reused; otherwise the slot that

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lite.chat import DEFAULT_MAX_TOKENS
+from lite.chat.chat import DEFAULT_MAX_TOKENS
 from lite.server.errors import Refused
 
 MAX_STOPS = 4
@@ -121,7 +121,7 @@ class ChatRequest(Model):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The fields of `lite.sampling.Sampling` that were given."""
+        """The fields of `lite.chat.sampling.Sampling` that were given."""
         names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 

@@ -13,16 +13,16 @@ from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from lite.model import Model
+from lite.chat.model import Model
 from lite.server.answer import Answer, Work
 from lite.server.errors import Refused
 from lite.server.fetch import Fetcher
 from lite.server.history import History
 from lite.server.images import Images
+from lite.server.messages import turns
 from lite.server.pool import Pool
 from lite.server.protocol import ChatRequest
 from lite.server.settings import Settings
-from lite.server.turns import turns
 
 READERS = 4  # images of waiting requests that are fetched or decoded at a time
 

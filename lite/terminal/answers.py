@@ -15,8 +15,8 @@ from typing import Any, cast
 
 import click
 
-from lite.answer import Piece, Timings
-from lite.commands.common import say
+from lite.chat.answer import StreamEvent, Timings
+from lite.cli import say
 from lite.terminal.screen import ProgressLine, can_style, printable
 
 
@@ -39,7 +39,7 @@ class Printer:
         self._stats = stats
         self._as_json = as_json
 
-    def print(self, pieces: Iterator[Piece]) -> None:
+    def print(self, pieces: Iterator[StreamEvent]) -> None:
         """Print one answer as it comes."""
         if self._as_json:
             answer = "".join(self._texts(pieces))
@@ -55,9 +55,9 @@ class Printer:
         if self._stats and self.timings:
             say(statistics(self.timings))
 
-    def _texts(self, pieces: Iterator[Piece]) -> Iterator[str]:
+    def _texts(self, pieces: Iterator[StreamEvent]) -> Iterator[str]:
         # Ctrl-C while printing ends the answer here, not some time later.
-        with closing(cast("Generator[Piece]", pieces)):
+        with closing(cast("Generator[StreamEvent]", pieces)):
             try:
                 for piece in pieces:
                     self.timings = piece.timings

@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from lite.errors import BadInput
-from lite.pictures import FORMATS, MAX_BYTES, Picture, load_image
+from lite.image.loading import FORMATS, MAX_BYTES, Picture, load_image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 # Quotes group, a backslash is a letter of the path: how Windows terminals write a dropped file.

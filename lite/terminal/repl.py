@@ -6,14 +6,14 @@ served is one sentence, and the chat goes on; what is no answer goes to stderr.
 
 from __future__ import annotations
 
-from lite.commands.common import say
+from lite.cli import say
 from lite.errors import BadInput
-from lite.pictures import load_image
+from lite.image.loading import load_image
 from lite.terminal import paste, slash
+from lite.terminal.chat_session import Talk
 from lite.terminal.editing import Editor
 from lite.terminal.screen import printable
 from lite.terminal.slash import Leave, count, short
-from lite.terminal.talk import Talk
 
 WELCOME = "Ask about the image, or anything. /help shows the commands, Ctrl-D leaves."
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from lite.chat.sampling import Sampling
+from lite.chat.session_file import MAGIC
 from lite.errors import BadInput
-from lite.pictures import load_image
-from lite.sampling import Sampling
-from lite.session_file import MAGIC
+from lite.image.loading import load_image
 from lite.terminal import paste
 from lite.terminal.answers import statistics
-from lite.terminal.home import Home
-from lite.terminal.talk import Talk
+from lite.terminal.chat_session import Talk
+from lite.terminal.session_store import Home
 
 
 class Leave(Exception):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from lite.attend import GATED_RULES, OWN, RULES
+from lite.bundle.attend import GATED_RULES, OWN, RULES
 from lite.errors import BadInput
 from qlora.checkpoints.checks import read_json
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from lite.commands.common import entry_point, say
+from lite.cli import entry_point, say
 from lite.errors import BadInput
 
 # Records of each data set that an audit reads and whose images it decodes, drawn by the seed.
@@ -59,7 +59,7 @@ def command(
     audit: bool,
     as_json: bool,
 ) -> None:
-    from qlora.recipe_file import read_recipe
+    from qlora.recipes.reading import read_recipe
 
     chosen = read_recipe(recipe, settings)
     if gpu is not None and not dry_run:

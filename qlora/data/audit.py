@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lite.errors import BadInput
-from lite.tokenizer import Tokenizer
+from lite.text.tokenizer import Tokenizer
 from qlora.data.conversation import BadRecord, Conversation, ImageRef
 from qlora.data.encode import token_ids
 from qlora.data.lengths import BIN_NAMES, SHORT, Lengths, count_words, lengths_of, percent

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lite.pictures import Picture, load_image
+from lite.image.loading import Picture, load_image
 
 
 class BadRecord(Exception):
@@ -38,7 +38,7 @@ class ImageRef:
         return self.path.read_bytes()
 
     def load(self) -> Picture:
-        """The picture, decoded. Raises `BadInput` that names it, as `lite.pictures.load_image`."""
+        """The picture, decoded; errors as of `lite.image.loading.load_image`."""
         source = self.path if self.data is None else self.data
         assert source is not None
         return load_image(source)

@@ -1,9 +1,9 @@
 """Conversations as what the model reads and what it must predict.
 
-Contract: the ids are those that `lite.conversation` would hold for the same conversation, so the
-model is trained on the very context it is asked in. `</s>` is in no context: it is only what the
-last token of an answer must predict. Nothing that a record's text spells becomes a special token,
-and nothing but answers and their ends is trained.
+Contract: the ids are those that `lite.chat.conversation` would hold for the same conversation, so
+the model is trained on the very context it is asked in. `</s>` is in no context: it is only what
+the last token of an answer must predict. Nothing that a record's text spells becomes a special
+token, and nothing but answers and their ends is trained.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lite.template import Template, join
-from lite.tokenizer import Tokenizer
+from lite.text.template import Template, join
+from lite.text.tokenizer import Tokenizer
 from qlora.data.conversation import BadRecord, Conversation, Exchange, ImageRef
 
 # Where nothing is trained; what torch's cross-entropy ignores by default.
@@ -28,7 +28,7 @@ class Sample:
     Attributes:
         ids: int64 `[T]`.
         targets: int64 `[T]`, the token that each position must predict, or `IGNORE`.
-        images: those that stand in `ids`, see `lite.injection`.
+        images: those that stand in `ids`, see `lite.bundle.injection`.
         source: name of its data set.
         id: of the conversation.
         dropped: exchanges at the end that did not fit.

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lite.terminal.screen import printable
-from lite.tokenizer import TextStream, Tokenizer
+from lite.text.tokenizer import TextStream, Tokenizer
 from qlora.data.encode import IGNORE, Sample
 
 PROMPT, IMAGE, TRAINED, WRONG = "prompt", "image", "trained", "wrong"
@@ -23,14 +23,14 @@ OPEN, CLOSE = "⟦", "⟧"
 BOUNDARY = "╎"
 
 
-class Piece(NamedTuple):
+class StreamEvent(NamedTuple):
     """A token as shown: what it completes of the text, and what it is to training."""
 
     text: str
     kind: str
 
 
-def pieces(sample: Sample, tokenizer: Tokenizer) -> Iterator[Piece]:
+def pieces(sample: Sample, tokenizer: Tokenizer) -> Iterator[StreamEvent]:
     """The sample's tokens, one after the other.
 
     A token is trained if the position before it must predict it. The end of an answer, which is in
@@ -47,18 +47,18 @@ def pieces(sample: Sample, tokenizer: Tokenizer) -> Iterator[Piece]:
             if (places - 1) % tokenizer.places:
                 continue  # a further token of the same image
             shown = next(images, None)
-            yield Piece(f"<image: {shown.name}>" if shown else "<image: none>", IMAGE)
+            yield StreamEvent(f"<image: {shown.name}>" if shown else "<image: none>", IMAGE)
         elif token in names:
-            yield Piece(names[token], WRONG if trained else PROMPT)
+            yield StreamEvent(names[token], WRONG if trained else PROMPT)
         else:
-            yield Piece(text.feed(token), TRAINED if trained else PROMPT)
+            yield StreamEvent(text.feed(token), TRAINED if trained else PROMPT)
         target = targets[i]
         if target == tokenizer.eos:
-            yield Piece(text.end() + END, TRAINED)
+            yield StreamEvent(text.end() + END, TRAINED)
         elif target != IGNORE and target not in ids[i + 1 : i + 2]:
-            yield Piece(names.get(target) or tokenizer.decode([target]), WRONG)
+            yield StreamEvent(names.get(target) or tokenizer.decode([target]), WRONG)
     if rest := text.end():
-        yield Piece(rest, PROMPT)
+        yield StreamEvent(rest, PROMPT)
 
 
 def headline(sample: Sample) -> str:

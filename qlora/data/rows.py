@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lite.injection import Injection
+from lite.bundle.injection import Injection
 from qlora.data.conversation import ImageRef
 from qlora.data.encode import IGNORE, Sample
 
@@ -52,7 +52,7 @@ def pack(
         samples: at least one; either all with images or all without, because the gated blocks run
             for a whole row or not at all.
         image_id: the id of `<image>`.
-        attend: the attend rule, see `lite.attend`.
+        attend: the attend rule, see `lite.bundle.attend`.
         normalise: `sample` gives each sample the weight 1, shared by its trained tokens (the mean
             of the original, which has one sample in a batch); `token` gives each token the weight
             1. The caller divides by the number of samples or tokens.

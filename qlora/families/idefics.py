@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from lite.errors import BadInput
-from lite.images import SQUASH
-from lite.template import IDEFICS
+from lite.image.preprocessing import SQUASH
+from lite.text.template import IDEFICS
 from qlora.checkpoints import (
     TensorSource,
     TokenizerFiles,
@@ -41,7 +41,7 @@ from qlora.families.parts import (
 )
 from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors
 from qlora.model.config import Encoder, GatedLlama, Perceiver
-from qlora.model.weights import FlamingoWeights
+from qlora.model.weights import ModelWeights
 
 MODEL_TYPE = "idefics"
 FAKE, IMAGE, END = "<fake_token_around_image>", "<image>", "<end_of_utterance>"
@@ -78,7 +78,7 @@ _PARTS = ("model.vision_model.", "model.perceiver_resampler.", _BLOCK)
 _BLOCK_LINEAR = re.compile(rf"{re.escape(_BLOCK)}(\d+)\.(?:cross_attn|mlp)\.(\w+)")
 
 
-def read_idefics(folder: Path, config: dict[str, Any], lora: Path | None = None) -> FlamingoWeights:
+def read_idefics(folder: Path, config: dict[str, Any], lora: Path | None = None) -> ModelWeights:
     """Open an IDEFICS folder; tensors are read when asked for.
 
     Args:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from lite.errors import BadInput
-from lite.images import CROP, PAD
-from lite.template import LLAVA_V1
+from lite.image.preprocessing import CROP, PAD
+from lite.text.template import LLAVA_V1
 from qlora.checkpoints import (
     LoraCheckpoint,
     TensorSource,
@@ -31,12 +31,12 @@ from qlora.checkpoints import (
     renamed,
 )
 from qlora.checkpoints.checks import check_tensors, read_json
+from qlora.checkpoints.hub import resolve
 from qlora.checkpoints.llama import LlamaCheckpoint, decoder_of
 from qlora.families.parts import adapter, assemble, below, epsilon, preprocessing, section
 from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors
-from qlora.hub import resolve
 from qlora.model.config import Encoder, Projector
-from qlora.model.weights import FlamingoWeights
+from qlora.model.weights import ModelWeights
 
 MODEL_TYPES = ("llava", "llava_llama")
 FAMILY = "llava"
@@ -65,7 +65,7 @@ def read_llava(
     lora: Path | None = None,
     base: Path | None = None,
     tower: str | None = None,
-) -> FlamingoWeights:
+) -> ModelWeights:
     """Open a LLaVA folder; tensors are read when asked for.
 
     Args:
@@ -119,7 +119,7 @@ def read_llava(
 
 def _read_original(
     folder: Path, config: dict[str, Any], lora: Path | None, base: Path | None, tower: str | None
-) -> FlamingoWeights:
+) -> ModelWeights:
     path = folder / "config.json"
     depth = _check_original(config, path)
     where = base or folder
@@ -180,7 +180,7 @@ def _assembled(
     image: int | None,
     lora: LoraCheckpoint | None,
     pixels: Path | None = None,
-) -> FlamingoWeights:
+) -> ModelWeights:
     connector = _projector(projector, depth, encoder, folder)
     size = encoder.clip["vision_cfg"]["image_size"]
     return assemble(

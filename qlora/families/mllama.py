@@ -13,11 +13,11 @@ from typing import Any
 
 from transformers import MllamaVisionConfig
 
-from lite.attend import NEIGHBOURS
+from lite.bundle.attend import NEIGHBOURS
 from lite.errors import BadInput
-from lite.images import TILES, Preprocessing
-from lite.template import LLAMA_3
-from lite.tiles import MOST_TILES, layouts
+from lite.image.preprocessing import TILES, Preprocessing
+from lite.image.tiles import MOST_TILES, layouts
+from lite.text.template import LLAMA_3
 from qlora.checkpoints import TensorSource, open_tensors, renamed
 from qlora.checkpoints.byte_level import read_byte_level
 from qlora.checkpoints.checks import check_tensors, one_line, read_json
@@ -26,7 +26,7 @@ from qlora.checkpoints.vit_config import check_preprocessing
 from qlora.families.parts import adapter, assemble, below, section, sizes
 from qlora.model.config import GatedLlama, Projector, TiledEncoder
 from qlora.model.tiles import tiled_tower
-from qlora.model.weights import FlamingoWeights
+from qlora.model.weights import ModelWeights
 
 MODEL_TYPE = "mllama"
 BEGIN, END, IMAGE = "<|begin_of_text|>", "<|eot_id|>", "<|image|>"
@@ -70,7 +70,7 @@ _IN_BLOCK = {
 }
 
 
-def read_mllama(folder: Path, config: dict[str, Any], lora: Path | None = None) -> FlamingoWeights:
+def read_mllama(folder: Path, config: dict[str, Any], lora: Path | None = None) -> ModelWeights:
     """Open a Llama-3.2-Vision folder; tensors are read when asked for.
 
     Args:

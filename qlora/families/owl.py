@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lite.errors import BadInput
-from lite.images import SQUASH
-from lite.template import OWL
+from lite.image.preprocessing import SQUASH
+from lite.text.template import OWL
 from qlora.checkpoints import TensorSource, open_tensors, read_tokenizer, renamed
 from qlora.checkpoints.checks import check_tensors
 from qlora.checkpoints.llama import decoder_of
@@ -31,7 +31,7 @@ from qlora.families.parts import (
 )
 from qlora.families.towers import OWL_TOWER, tower_config, tower_tensors
 from qlora.model.config import Abstractor, Encoder
-from qlora.model.weights import FlamingoWeights
+from qlora.model.weights import ModelWeights
 
 MODEL_TYPE = "mplug-owl"
 _VISION, _ABSTRACTOR, _LANGUAGE = "vision_model.", "abstractor.", "language_model."
@@ -55,7 +55,7 @@ _PART = re.compile(
 )
 
 
-def read_owl(folder: Path, config: dict[str, Any], lora: Path | None = None) -> FlamingoWeights:
+def read_owl(folder: Path, config: dict[str, Any], lora: Path | None = None) -> ModelWeights:
     """Open an mPLUG-Owl folder; tensors are read when asked for.
 
     Args:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lite.attend import OWN, PRECEDING
+from lite.bundle.attend import OWN, PRECEDING
+from lite.bundle.injection import SPLICED
 from lite.errors import BadInput
-from lite.images import Preprocessing
-from lite.injection import SPLICED
+from lite.image.preprocessing import Preprocessing
 from qlora.checkpoints import (
     LoraCheckpoint,
     TensorSource,
@@ -38,7 +38,7 @@ from qlora.model.config import (
     Spliced,
     TiledEncoder,
 )
-from qlora.model.weights import FlamingoWeights, LoraMerged
+from qlora.model.weights import LoraMerged, ModelWeights
 
 # Paths of the language model's linear layers as the families' adapters spell them.
 _LINEAR = re.compile(
@@ -129,7 +129,7 @@ def assemble(
     special_ids: dict[str, int] | None = None,
     lora: LoraCheckpoint | None = None,
     attend: str = PRECEDING,
-) -> FlamingoWeights:
+) -> ModelWeights:
     """A model of its parts.
 
     Args:
@@ -170,7 +170,7 @@ def assemble(
         else from_tensors({}, folder),
     )
     after = max(tokenizer.size, llama.vocab_size)
-    return FlamingoWeights(
+    return ModelWeights(
         config=ModelConfig(
             family=family,
             llama=llama,

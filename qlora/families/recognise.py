@@ -11,7 +11,7 @@ from pathlib import Path
 from lite.errors import BadInput
 from qlora.checkpoints.checks import read_json
 from qlora.families import idefics, llava, mllama, owl
-from qlora.model.weights import FlamingoWeights
+from qlora.model.weights import ModelWeights
 
 _WHOLE = {
     owl.MODEL_TYPE: owl.read_owl,
@@ -23,7 +23,7 @@ KNOWN = (*_WHOLE, *llava.MODEL_TYPES)
 
 def read_model(
     folder: Path, lora: Path | None = None, base: Path | None = None, tower: str | None = None
-) -> FlamingoWeights:
+) -> ModelWeights:
     """Open the folder of a whole model, whatever its family.
 
     Args:

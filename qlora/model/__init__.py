@@ -1,7 +1,7 @@
 """The model in torch: vision tower, resampler, gated cross-attention and LLaMA, composed."""
 
 from qlora.model.config import ModelConfig
-from qlora.model.flamingo import Flamingo
-from qlora.model.weights import FlamingoWeights, read_weights
+from qlora.model.model import VisionLanguageModel
+from qlora.model.weights import ModelWeights, read_weights
 
-__all__ = ["Flamingo", "FlamingoWeights", "ModelConfig", "read_weights"]
+__all__ = ["ModelConfig", "ModelWeights", "VisionLanguageModel", "read_weights"]

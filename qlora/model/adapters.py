@@ -1,8 +1,9 @@
 """LoRA adapters by peft on the language model: put in, saved, read back, and converted.
 
-Contract: adapters go into the modules of `Flamingo.lang_encoder` in place, so the model is called
-as before; the `PeftModel` that comes back is the handle to them. They are float32 whatever the base
-is, and equal for equal seeds on every device. Nothing here asks the network or runs a pickle.
+Contract: adapters go into the modules of `VisionLanguageModel.lang_encoder` in place, so the model
+is called as before; the `PeftModel` that comes back is the handle to them. They are float32
+whatever the base is, and equal for equal seeds on every device. Nothing here asks the network or
+runs a pickle.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from qlora.checkpoints import open_tensors, read_lora
 from qlora.checkpoints.adapter_config import read_adapter_config
 from qlora.checkpoints.checks import some
 from qlora.checkpoints.writing import write_tensors
-from qlora.model.flamingo import Flamingo
+from qlora.model.model import VisionLanguageModel
 from qlora.model.nf4 import Linear4bit  # also imports bitsandbytes, before peft does
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _LINEARS = (nn.Linear, Linear4bit)
 
 
 def add_adapters(
-    model: Flamingo,
+    model: VisionLanguageModel,
     *,
     rank: int,
     alpha: float,

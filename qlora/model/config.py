@@ -12,8 +12,8 @@ from typing import Any
 
 from transformers import LlamaConfig, MllamaVisionConfig
 
-from lite.images import Preprocessing
-from lite.injection import GATED, SPLICED, Injection
+from lite.bundle.injection import GATED, SPLICED, Injection
+from lite.image.preprocessing import Preprocessing
 
 # Widths of one attention head in the resampler and in the gated blocks. OpenFlamingo fixes it, and
 # no checkpoint tells it: only heads * DIM_HEAD shows in the tensors.
@@ -226,7 +226,7 @@ class ModelConfig:
         llama: the decoder as transformers knows it.
         preprocessing: how images become pixels.
         encoder, connector, injection: the three choices.
-        attend: the attend rule, see `lite.attend`.
+        attend: the attend rule, see `lite.bundle.attend`.
         embedding_rows: rows of the input embedding, added tokens that have one included; the head
             has `llama.vocab_size` rows, so added tokens beyond these are never predicted.
         template: name of the prompt template.

@@ -1,8 +1,8 @@
 """The gated cross-attention block, and the layer that puts it before a LLaMA layer.
 
 Contract: parameter names and arithmetic equal OpenFlamingo's `GatedCrossAttentionBlock`
-(open_flamingo 0.0.2, `helpers.py`); which token sees which image is decided by `lite.attend` and
-comes in as `image_index`. Without any image the whole block is skipped, feed-forward included.
+(open_flamingo 0.0.2, `helpers.py`); which token sees which image is decided by `lite.bundle.attend`
+and comes in as `image_index`. Without any image the whole block is skipped, feed-forward included.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class GatedLlamaBlock(nn.Module):
         return x + self.ff_gate.tanh() * h
 
 
-class FlamingoLayer(nn.Module):
+class GatedDecoderLayer(nn.Module):
     """A LLaMA decoder layer with, where the interval asks for it, a gated block before it.
 
     It takes a decoder layer's place in `LlamaModel.layers`; `visual` and `image_index` reach it as

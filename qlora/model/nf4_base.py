@@ -20,7 +20,7 @@ class Nf4Base(DerivedTensors):
     def __init__(self, weights: TensorSource, double: bool, compute: torch.dtype) -> None:
         """
         Args:
-            weights: under the names of `qlora.model.Flamingo`'s parameters.
+            weights: under the names of `qlora.model.VisionLanguageModel`'s parameters.
             double: the constants were quantized too.
             compute: the type that dequantized values are rounded to.
         """

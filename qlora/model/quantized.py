@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from qlora.checkpoints.pages import release
-from qlora.model.flamingo import Flamingo, assign, check_fit
+from qlora.model.model import VisionLanguageModel, assign, check_fit
 from qlora.model.nf4 import BLOCK, Linear4bit, dequantize, nf4_linear
-from qlora.model.weights import FlamingoWeights
+from qlora.model.weights import ModelWeights
 
 LAYERS = "lang_encoder.model.layers."
 # Embeddings and head stay out, as in QLoRA; resampler and vision tower are small.
@@ -26,7 +26,7 @@ _ENDINGS = tuple(f".{linear}.weight" for linear in LLAMA_LINEARS + GATED_LINEARS
 
 
 def in_4_bits(name: str, shape: Sequence[int]) -> bool:
-    """Whether the parameter of `Flamingo` of that name and shape is held in NF4.
+    """Whether the parameter of `VisionLanguageModel` of that name and shape is held in NF4.
 
     Rows that are no whole number of blocks stay as they are: bitsandbytes (0.50) dequantizes them
     wrongly on a CPU. No published LLaMA has such a size.
@@ -35,14 +35,14 @@ def in_4_bits(name: str, shape: Sequence[int]) -> bool:
 
 
 def load_quantized(
-    weights: FlamingoWeights,
+    weights: ModelWeights,
     *,
     compute: torch.dtype,
     device: torch.device | str = "cpu",
     base: Literal["nf4", "none"] = "nf4",
     double: bool = True,
     progress: Callable[[int], None] = lambda done: None,
-) -> Flamingo:
+) -> VisionLanguageModel:
     """Read the base of a training run; a LoRA in `weights` is left out.
 
     Args:
@@ -59,7 +59,7 @@ def load_quantized(
     Raises:
         BadInput: weights and configuration do not fit each other.
     """
-    model = Flamingo(weights.config, weights.special_ids["<image>"])
+    model = VisionLanguageModel(weights.config, weights.special_ids["<image>"])
     check_fit(model, weights.base)
     done = 0
     for name, _ in [*model.named_parameters()]:

@@ -1,8 +1,8 @@
 """Llama-3.2-Vision's tower, and the tiles that it takes.
 
 Contract: transformers' `MllamaVisionModel`, fed from pixels that say by themselves how an image is
-laid out (`lite.images.to_pixels`): tiles that it does not fill are NaN. They run through the tower
-too, as the tokens of the others attend to them, but no token of theirs comes out.
+laid out (`lite.image.preprocessing.to_pixels`): tiles that it does not fill are NaN. They run
+through the tower too, as the tokens of the others attend to them, but no token of theirs comes out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import MllamaVisionModel
 
-from lite.tiles import layouts
+from lite.image.tiles import layouts
 from qlora.model.config import TiledEncoder
 
 

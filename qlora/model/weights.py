@@ -1,9 +1,9 @@
 """Four checkpoints seen as the weights of one model.
 
 Contract: `read_weights` checks that LLaMA, CLIP, OpenFlamingo checkpoint and LoRA fit each other,
-and gives one lazy mapping from parameter names (those of `qlora.model.Flamingo`) to tensors, with
-the LoRA already added. The torch model is filled from it and the ONNX graphs are written from it,
-so what is exported is what was tested.
+and gives one lazy mapping from parameter names (those of `qlora.model.VisionLanguageModel`) to
+tensors, with the LoRA already added. The torch model is filled from it and the ONNX graphs are
+written from it, so what is exported is what was tested.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from lite.attend import FOLLOWING
+from lite.bundle.attend import FOLLOWING
 from lite.errors import BadInput
-from lite.images import Preprocessing
-from lite.template import MMGPT, template
-from lite.tokenizer import Tokenizer
+from lite.image.preprocessing import Preprocessing
+from lite.text.template import MMGPT, template
+from lite.text.tokenizer import Tokenizer
 from qlora.checkpoints import (
     ClipCheckpoint,
     DerivedTensors,
@@ -83,7 +83,7 @@ class LoraMerged(DerivedTensors):
 
 
 @dataclass(frozen=True)
-class FlamingoWeights:
+class ModelWeights:
     """What `read_weights` found.
 
     Attributes:
@@ -121,7 +121,7 @@ class FlamingoWeights:
         return sum(math.prod(self.tensors.shape(name)) for name in self.tensors)
 
 
-def flamingo_tokenizer(base: TokenizerFiles) -> Tokenizer:
+def model_tokenizer(base: TokenizerFiles) -> Tokenizer:
     """A LLaMA's tokenizer with OpenFlamingo's tokens added after its pieces, for a new model."""
     added = {name: base.size + i for i, name in enumerate(ADDED_TOKENS)}
     return Tokenizer(base.tokenizer, {"<s>": base.bos, "</s>": base.eos, **added})
@@ -139,7 +139,7 @@ def read_weights(
     flamingo: Path,
     lora: Path | None = None,
     attend: str = FOLLOWING,
-) -> FlamingoWeights:
+) -> ModelWeights:
     """Open the checkpoints and check that they belong together; nothing large is read yet.
 
     Args:
@@ -159,7 +159,7 @@ def read_weights(
     config = _config(decoder, vision, connector, attend)
     base = _join(decoder, vision, connector)
     adapter = read_lora(lora) if lora is not None else None
-    return FlamingoWeights(
+    return ModelWeights(
         config=config,
         base=base,
         tensors=LoraMerged(base, adapter.deltas) if adapter else base,
@@ -173,7 +173,7 @@ def read_weights(
 def _join(
     decoder: LlamaCheckpoint, vision: ClipCheckpoint, connector: TensorSource
 ) -> TensorSource:
-    """All tensors under the names of `qlora.model.Flamingo`'s parameters."""
+    """All tensors under the names of `qlora.model.VisionLanguageModel`'s parameters."""
 
     def in_vision(name: str) -> str | None:
         return None if name in UNUSED_VISION else f"vision_encoder.{name}"

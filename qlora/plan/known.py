@@ -10,10 +10,10 @@ from typing import Any
 
 from transformers import LlamaConfig, MllamaVisionConfig
 
-from lite.attend import FOLLOWING, NEIGHBOURS, OWN
-from lite.images import CROP, PAD, SQUASH, TILES, Preprocessing
-from lite.template import IDEFICS, LLAMA_3, LLAVA_V1, MMGPT, OWL
-from qlora import published
+from lite.bundle.attend import FOLLOWING, NEIGHBOURS, OWN
+from lite.image.preprocessing import CROP, PAD, SQUASH, TILES, Preprocessing
+from lite.text.template import IDEFICS, LLAMA_3, LLAVA_V1, MMGPT, OWL
+from qlora.families import published
 from qlora.model.config import (
     Abstractor,
     Encoder,

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qlora.recipe import Recipe
+from qlora.recipes.schema import Recipe
 
 FLOAT = 4  # bytes of a float32
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The part of a recipe that memory and time depend on; see `qlora.recipe` for the fields."""
+    """The part of a recipe that memory and time depend on (fields: `qlora.recipes.schema`)."""
 
     targets: tuple[str, ...] | str
     base: str = "nf4"

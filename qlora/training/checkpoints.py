@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qlora.files import replacing
+from lite.files import replacing
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")

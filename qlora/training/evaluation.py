@@ -14,7 +14,7 @@ import torch
 
 from lite.errors import BadInput
 from qlora.data.conversation import Conversation
-from qlora.model import Flamingo
+from qlora.model import VisionLanguageModel
 from qlora.training.feed import Encoder
 from qlora.training.row_loss import RowLoss
 from qlora.training.visual_tokens import Eye
@@ -86,7 +86,7 @@ class Evaluator:
         mixed = [kind[i] for i in range(longest) for kind in by_kind if i < len(kind)]
         return mixed[: self.answers]
 
-    def samples(self, model: Flamingo) -> list[dict[str, str]]:
+    def samples(self, model: VisionLanguageModel) -> list[dict[str, str]]:
         """First questions with the wanted and the given answer, greedily decoded."""
         tokenizer = self.encoder.tokenizer
         given = []

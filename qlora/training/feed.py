@@ -14,15 +14,15 @@ from typing import Protocol
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lite.bundle.injection import Injection
 from lite.errors import BadInput
-from lite.images import Preprocessing
-from lite.injection import Injection
-from lite.template import Template
-from lite.tokenizer import Tokenizer
+from lite.image.preprocessing import Preprocessing
+from lite.text.template import Template
+from lite.text.tokenizer import Tokenizer
 from qlora.data.conversation import BadRecord, Conversation, ImageRef
 from qlora.data.encode import IGNORE, Sample, encode, prompt_ids
 from qlora.data.rows import Row, pack
-from qlora.recipe import TrainingSettings
+from qlora.recipes.schema import TrainingSettings
 from qlora.training.visual_tokens import Shown, VisualCache, prepare
 
 

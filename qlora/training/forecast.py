@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from lite.errors import BadInput
-from lite.template import MMGPT, Template
+from lite.text.template import MMGPT, Template
 from qlora.data.conversation import Conversation
+from qlora.families.published import TINY
 from qlora.plan import KNOWN, Device, Plan, Settings, Shapes, Work, make_plan
-from qlora.published import TINY
-from qlora.recipe import Recipe
+from qlora.recipes.schema import Recipe
 from qlora.training.feed import IMAGES, TEXT, Stream, batches
 from qlora.training.run import (
     Data,

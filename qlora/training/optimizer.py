@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from qlora.recipe import TrainingSettings
+from qlora.recipes.schema import TrainingSettings
 
 STEP = "step"
 

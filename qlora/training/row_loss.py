@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from qlora.data.rows import Row
-from qlora.model import Flamingo
+from qlora.model import VisionLanguageModel
 from qlora.model.loss import chunked_cross_entropy
 
 
 class RowLoss(nn.Module):
     """`row, visual [1, n, L, D_vis] or None -> weighted sum of the row's token losses`."""
 
-    def __init__(self, model: Flamingo) -> None:
+    def __init__(self, model: VisionLanguageModel) -> None:
         super().__init__()
         self.model = model
 

@@ -23,24 +23,24 @@ from accelerate.utils import (
 )
 
 from lite.errors import BadInput
-from lite.template import MMGPT, Template, template
-from lite.tokenizer import Tokenizer
+from lite.text.template import MMGPT, Template, template
+from lite.text.tokenizer import Tokenizer
 from qlora.checkpoints import read_tokenizer
+from qlora.checkpoints.hub import SMALL_FILES, resolve
 from qlora.data.conversation import BadRecord, Conversation
 from qlora.data.dataset import DataSet
 from qlora.data.mixture import Mixture
 from qlora.data.shuffle import random_of, seed_of
-from qlora.hub import SMALL_FILES, resolve
-from qlora.model import FlamingoWeights
+from qlora.families.published import PUBLISHED, TINY, Checkpoints
+from qlora.model import ModelWeights
 from qlora.model.adapters import add_adapters, load_adapter
 from qlora.model.quantized import load_quantized
-from qlora.model.weights import flamingo_tokenizer
+from qlora.model.weights import model_tokenizer
 from qlora.plan import Settings, Shapes, make_plan, this_machine
-from qlora.published import PUBLISHED, TINY, Checkpoints
-from qlora.recipe import Recipe, differences
-from qlora.recipe_file import read_recipe
-from qlora.tiny import write_checkpoints
-from qlora.tiny_data import write_data
+from qlora.recipes.reading import read_recipe
+from qlora.recipes.schema import Recipe, differences
+from qlora.tiny.data import write_data
+from qlora.tiny.model import write_checkpoints
 from qlora.training.checkpoints import write_text_atomically
 from qlora.training.evaluation import Evaluator
 from qlora.training.feed import IMAGES, TEXT, Encoder, Feed
@@ -171,7 +171,7 @@ def open_tokenizer(recipe: Recipe) -> tuple[Tokenizer, Template]:
             return weights.chat_tokenizer(), template_of(recipe, weights.config.template)
         folder = resolve(checkpoints.llama, "llama", patterns=SMALL_FILES)
         base = read_tokenizer(folder)
-    return flamingo_tokenizer(base), template_of(recipe, MMGPT.name)
+    return model_tokenizer(base), template_of(recipe, MMGPT.name)
 
 
 def own_templates(recipe: Recipe) -> dict[str, Template]:
@@ -194,7 +194,7 @@ def template_of(recipe: Recipe, family: str) -> Template:
     return template(family)
 
 
-def make_encoder(recipe: Recipe, weights: FlamingoWeights) -> Encoder:
+def make_encoder(recipe: Recipe, weights: ModelWeights) -> Encoder:
     """What turns conversations into samples."""
     config = weights.config
     injection = config.injected(weights.special_ids["<image>"])
@@ -319,7 +319,7 @@ def prepare_folder(recipe: Recipe, resume: bool) -> None:
         ) from None
 
 
-def _check_memory(recipe: Recipe, weights: FlamingoWeights) -> None:
+def _check_memory(recipe: Recipe, weights: ModelWeights) -> None:
     """Refuse what the GPU could not hold. Host memory is shared and can swap: there it is tried."""
     if not torch.cuda.is_available():
         return

@@ -27,9 +27,9 @@ from lite.errors import BadInput, LiteError
 from qlora.checkpoints.training_facts import TrainingFacts, write_training_facts
 from qlora.checkpoints.writing import write_tensors
 from qlora.data.shuffle import seed_of
-from qlora.model import Flamingo
+from qlora.model import VisionLanguageModel
 from qlora.model.adapters import load_adapter, save_adapter
-from qlora.recipe import Recipe
+from qlora.recipes.schema import Recipe
 from qlora.training.checkpoints import Checkpoints, step_of
 from qlora.training.evaluation import Evaluator
 from qlora.training.feed import Feed, Micro, Part
@@ -69,7 +69,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        model: Flamingo,
+        model: VisionLanguageModel,
         adapters: PeftModel,
         feed: Feed,
         total: int,

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lite.images import Preprocessing, to_pixels
+from lite.files import replacing
+from lite.image.preprocessing import Preprocessing, to_pixels
 from qlora.data.conversation import ImageRef
-from qlora.files import replacing
-from qlora.model import Flamingo
+from qlora.model import VisionLanguageModel
 
 _CHECK = 4  # bytes of CRC-32 at the end of a file
 
@@ -80,7 +80,7 @@ class VisualCache:
 class Eye:
     """What stands between pictures and the language model during training."""
 
-    def __init__(self, model: Flamingo, dtype: torch.dtype, folder: Path | None) -> None:
+    def __init__(self, model: VisionLanguageModel, dtype: torch.dtype, folder: Path | None) -> None:
         """
         Args:
             model: whose frozen vision encoder and connector are used.
@@ -124,7 +124,7 @@ def prepare(ref: ImageRef, preprocessing: Preprocessing, cache: VisualCache | No
     return Shown(ref, key, pixels)
 
 
-def weights_digest(model: Flamingo) -> str:
+def weights_digest(model: VisionLanguageModel) -> str:
     """SHA-256 of everything that resampled tokens depend on, shortened to 16 characters."""
     config = model.config
     settings = (config.preprocessing, config.encoder, config.connector)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from bench import chat, quality
 from bench.graph_bytes import decode_bytes
 from bench.machine import machine, read_bandwidth
-from lite.manifest import DECODER
+from lite.bundle.manifest import DECODER
 from tests.conftest import FIXTURE
 
 SMALL = ["--repeat", "2", "--prompt", "16", "--answer", "4", "--turns", "2"]

@@ -16,8 +16,8 @@ from export.bundle import write_bundle
 from export.precision import INT8
 from export.proof import Proof
 from export.verify import prove
+from lite.bundle.manifest import MANIFEST
 from lite.errors import BadInput, LiteError
-from lite.manifest import MANIFEST
 from qlora.model import read_weights
 from tests.conftest import CASES, CHECKPOINTS, LORA
 

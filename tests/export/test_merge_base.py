@@ -16,18 +16,18 @@ import export.drift as drift_module
 from export.commands.export import command
 from export.drift import BF16_LIMIT, FP32_LIMIT, Drift, LayerDrift, kind_of, measure
 from export.merge_base import AUTO, FP16, NF4, choose, with_attend
-from lite.attend import FOLLOWING, PRECEDING
-from lite.commands.common import run
-from lite.manifest import MANIFEST
+from lite.bundle.attend import FOLLOWING, PRECEDING
+from lite.bundle.manifest import MANIFEST
+from lite.cli import run
 from qlora.checkpoints import TensorSource
 from qlora.checkpoints.training_facts import TRAINING_FACTS, TrainingFacts, read_training_facts
-from qlora.model import Flamingo, read_weights
+from qlora.model import VisionLanguageModel, read_weights
 from qlora.model.adapters import add_adapters, save_adapter
-from qlora.model.flamingo import fill
+from qlora.model.model import fill
 from qlora.model.nf4 import nf4_linear
 from qlora.model.quantized import dequantized, in_4_bits, load_quantized
 from qlora.model.weights import LoraMerged
-from qlora.tiny import TinySizes, write_checkpoints
+from qlora.tiny.model import TinySizes, write_checkpoints
 from tests.one_sentence import check_one_sentence
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "to_q", "to_kv", "to_out", "ff.1", "ff.3")
@@ -115,7 +115,7 @@ def test_the_merged_model_answers_as_the_adapter_does(kind, checkpoints, request
         chosen.weights.tensors,
         LoraMerged(chosen.original, chosen.weights.lora.deltas),
     ):
-        merged = Flamingo(model.config, model.image_id).eval()
+        merged = VisionLanguageModel(model.config, model.image_id).eval()
         fill(merged, tensors, torch.float32)
         with torch.no_grad():
             logits.append(merged(ids, pixels))

@@ -9,7 +9,7 @@ from export.bundle import write_bundle
 from export.precision import precision
 from export.verify import prove
 from qlora.model import read_weights
-from qlora.tiny import TinySizes, write_checkpoints
+from qlora.tiny.model import TinySizes, write_checkpoints
 
 SIZES = {
     "12 layers of width 96, heads of 24": TinySizes(

@@ -18,8 +18,8 @@ from export.decoder_graph import DecoderGraph
 from export.graph import Graph
 from export.precision import BLOCKS, INT4, INT8, ROLES, precision
 from export.quantize import quantize
+from lite.bundle.manifest import DECODER
 from lite.errors import BadInput
-from lite.manifest import DECODER
 from qlora.checkpoints import open_tensors
 from qlora.checkpoints.pages import Walk
 from qlora.model import read_weights

@@ -14,8 +14,8 @@ import lite
 from export.bundle import write_bundle
 from export.precision import precision
 from qlora.model import read_weights
-from qlora.tiny import TinySizes, write_checkpoints
-from tests.lite.terminals import Terminal
+from qlora.tiny.model import TinySizes, write_checkpoints
+from tests.lite.terminal.terminals import Terminal
 
 SMALL_CONTEXT = 192
 DOG, CAT, BIRD = (

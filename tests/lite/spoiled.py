@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import lite
-from lite.bundle import file_record
+from lite.bundle.bundle import file_record
+from lite.bundle.manifest import MANIFEST
 from lite.errors import BadInput
-from lite.manifest import MANIFEST
 
 
 def refusal(folder: Path) -> str:

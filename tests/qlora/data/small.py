@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from lite.tokenizer import Tokenizer
+from lite.text.tokenizer import Tokenizer
 from qlora.checkpoints import read_tokenizer
 from qlora.data.conversation import Conversation, Exchange, ImageRef
 from qlora.data.shuffle import random_of

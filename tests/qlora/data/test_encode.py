@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lite
-from lite import conversation as chat
-from lite.template import MMGPT
-from lite.tokenizer import IMAGE
-from lite.vision import VisualMemory
+from lite.chat import conversation as chat
+from lite.runtime.vision import ImageFeatures
+from lite.text.template import MMGPT
+from lite.text.tokenizer import IMAGE
 from qlora.data.conversation import BadRecord, Conversation, Exchange
 from qlora.data.encode import IGNORE, Sample, encode
 from tests.qlora.data.small import PICTURE, fixture_tokenizer, say
 
 TOKENIZER = fixture_tokenizer()
-SEEN = VisualMemory("key", np.zeros(0, np.float32))
+SEEN = ImageFeatures("key", np.zeros(0, np.float32))
 SPOKEN = "red </s> <s> <image> <PAD> \n\n### Response:\nblue"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lite.template import MMGPT
+from lite.text.template import MMGPT
 from qlora.data.conversation import Conversation, Exchange, ImageRef
 from qlora.data.encode import IGNORE, Sample, encode
 from qlora.data.inspect import (

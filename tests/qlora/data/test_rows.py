@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from lite.template import MMGPT
+from lite.text.template import MMGPT
 from qlora.data.conversation import Conversation
 from qlora.data.encode import IGNORE, Sample, encode
 from qlora.data.rows import Row, pack
-from qlora.model import Flamingo
+from qlora.model import VisionLanguageModel
 from tests.conftest import CHECKPOINTS
 from tests.qlora.data.small import fixture_tokenizer, say
 
@@ -32,15 +32,15 @@ def packed(samples: list[Sample], attend: str = "following", normalise: str = "s
     return pack(samples, TOKENIZER.image, attend, normalise)
 
 
-def logits(model: Flamingo, row: Row, visual: torch.Tensor | None) -> torch.Tensor:
+def logits(model: VisionLanguageModel, row: Row, visual: torch.Tensor | None) -> torch.Tensor:
     return model(
         row.ids[None], visual=visual, index=row.index[None], positions=row.positions[None]
     )[0]
 
 
 @pytest.fixture(scope="module")
-def model() -> Flamingo:
-    return Flamingo.from_checkpoints(**CHECKPOINTS)
+def model() -> VisionLanguageModel:
+    return VisionLanguageModel.from_checkpoints(**CHECKPOINTS)
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from qlora.recipe import Recipe
-from qlora.recipe_file import read_recipe
+from qlora.recipes.reading import read_recipe
+from qlora.recipes.schema import Recipe
 
 # Started once with everything imported, so that each process of a test starts at once.
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from lite.errors import BadInput
-from lite.template import LLAVA_V1, MMGPT
-from qlora.recipe_file import read_recipe
-from qlora.tiny_data import write_data
+from lite.text.template import LLAVA_V1, MMGPT
+from qlora.recipes.reading import read_recipe
+from qlora.tiny.data import write_data
 from qlora.training.feed import IMAGES, TEXT, Feed
 from qlora.training.run import checkpoints_of, make_encoder, open_data
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qlora.model.gated_cross_attention import FlamingoLayer
+from qlora.model.gated_cross_attention import GatedDecoderLayer
 from qlora.training.log import read_log
 from tests.qlora.training.runs import small, train
 
@@ -19,14 +19,16 @@ def test_a_run_in_bfloat16_learns_and_keeps_its_activations_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str
 ) -> None:
     seen = set()
-    compute = FlamingoLayer._compute
+    compute = GatedDecoderLayer._compute
 
-    def noting(self: FlamingoLayer, hidden_states: torch.Tensor, *args: object, **kwargs: object):  # type: ignore[no-untyped-def]
+    def noting(
+        self: GatedDecoderLayer, hidden_states: torch.Tensor, *args: object, **kwargs: object
+    ):  # type: ignore[no-untyped-def]
         made = compute(self, hidden_states, *args, **kwargs)
         seen.update((hidden_states.dtype, made.dtype))
         return made
 
-    monkeypatch.setattr(FlamingoLayer, "_compute", noting)
+    monkeypatch.setattr(GatedDecoderLayer, "_compute", noting)
     output = tmp_path / "run"
     settings = ("model.compute=bfloat16", f"model.base={base}", "training.steps=24")
     train(small(output, *settings))

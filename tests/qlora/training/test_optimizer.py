@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import get_cosine_schedule_with_warmup
 
-from qlora.recipe import TrainingSettings
+from qlora.recipes.schema import TrainingSettings
 from qlora.training.optimizer import (
     learning_rate,
     make_optimizer,

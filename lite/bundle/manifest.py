@@ -1,0 +1,196 @@
+"""The bundle's manifest: what a model is and which files belong to it.
+
+Contract: what `read_manifest` returns was checked field by field, so that the rest of the program
+can trust it; an unknown field, version or value is one sentence. The files themselves are checked
+by `lite.bundle.bundle`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lite.bundle import attend
+from lite.bundle.injection import GATED, INJECTIONS, Injection
+from lite.errors import BadInput
+from lite.image.preprocessing import Preprocessing
+
+FORMAT = "mmgpt-lite bundle"
+VERSION = 1
+MANIFEST = "manifest.json"
+VISION, DECODER, TOKENIZER = "vision.onnx", "decoder.onnx", "tokenizer.json"
+REQUIRED = (VISION, DECODER, TOKENIZER)
+# Ids are int32 at the narrowest place they pass through.
+MAX_ID = 1 << 31
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the runtime must know to allocate and to feed the graphs.
+
+    Attributes:
+        layers, kv_heads, head_dim: the KV cache is `[layers, 2, kv_heads, context, head_dim]`.
+        context: positions that the model can hold.
+        vocab: width of the logits.
+        latents: visual tokens of one image.
+        blocks, visual_heads, visual_head_dim: visual memory of one image is
+            `[blocks, 2, visual_heads, latents, visual_head_dim]`, with heads of keys and values;
+            or, of a decoder without gated blocks (0 and 0), `[latents, visual_head_dim]`.
+        parameters: of the whole model.
+    """
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    context: int
+    vocab: int
+    blocks: int
+    visual_heads: int
+    latents: int
+    visual_head_dim: int
+    parameters: int
+
+    @property
+    def memory_shape(self) -> tuple[int, ...]:
+        """Shape of one image's visual memory; its last axis but one is that of the latents."""
+        of_block = (self.latents, self.visual_head_dim)
+        return (self.blocks, 2, self.visual_heads, *of_block) if self.blocks else of_block
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and sha256 (hexadecimal) of one file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says.
+
+    Attributes:
+        sizes: see `Sizes`.
+        attend: the attend rule.
+        template: name of the prompt template.
+        special_ids: ids of special tokens by name.
+        preprocessing: how images become pixels.
+        precision: of each graph's weights, and of `activations` and `kv_cache` where it says so.
+        files: record of every file but the manifest.
+        proofs: the chain of proofs that `lite-export` printed for this bundle.
+        family: what people call models of this kind; nothing depends on it.
+        encoder, connector: what makes the visual tokens, for people too.
+        injection: how they enter the decoder, see `lite.bundle.injection`.
+    """
+
+    sizes: Sizes
+    attend: str
+    template: str
+    special_ids: dict[str, int]
+    preprocessing: Preprocessing
+    precision: dict[str, str]
+    files: dict[str, FileRecord]
+    proofs: list[dict[str, Any]] = field(default_factory=list)
+    # Bundles that do not say are older than the choice.
+    family: str = "mmgpt"
+    encoder: str = "clip"
+    connector: str = "perceiver"
+    injection: str = GATED
+
+    @property
+    def injected(self) -> Injection:
+        """The injection with its numbers."""
+        image = self.special_ids["<image>"]
+        return Injection.of(self.injection, image, self.sizes.latents, self.attend)
+
+    @property
+    def activations(self) -> str:
+        """What flows between the layers: `fp32` or `fp16`."""
+        return self.precision.get("activations", "fp32")
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as `from_json` reads it."""
+        data = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        data["preprocessing"] = self.preprocessing.to_json()
+        return data
+
+    @classmethod
+    def from_json(cls, data: Any, where: Path) -> Manifest:
+        """Check and read a parsed manifest.
+
+        Raises:
+            BadInput: it is none, is of another version, or lacks something.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise BadInput(f"{where} is not a bundle's manifest; make a bundle with lite-export.")
+        if data.get("version") != VERSION:
+            raise BadInput(
+                f"{where} is of version {data.get('version')!r} and this program reads version "
+                f"{VERSION}; export the bundle again or install the matching release."
+            )
+        body = {key: value for key, value in data.items() if key not in ("format", "version")}
+        try:
+            manifest = cls(
+                sizes=Sizes(**body.pop("sizes")),
+                preprocessing=Preprocessing.from_json(body.pop("preprocessing")),
+                files={str(n): FileRecord(**r) for n, r in body.pop("files").items()},
+                **body,
+            )
+            manifest._check()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadInput(
+                f"{where} is damaged or incomplete ({error}); export the bundle again."
+            ) from None
+        return manifest
+
+    def _check(self) -> None:
+        if self.injection not in INJECTIONS:
+            raise ValueError(f"unknown injection {self.injection!r}")
+        if self.attend not in (attend.GATED_RULES if self.injection == GATED else (attend.OWN,)):
+            raise ValueError(f"unknown attend rule {self.attend!r}")
+        blockless = () if self.injection == GATED else ("blocks", "visual_heads")
+        for name, value in asdict(self.sizes).items():
+            if type(value) is not int or (value != 0 if name in blockless else value < 1):
+                raise ValueError(f"{name} is {value!r}")
+        for name in ("template", "family", "encoder", "connector"):
+            if type(getattr(self, name)) is not str:
+                raise ValueError(f"the {name} is {getattr(self, name)!r}")
+        for token in ("<s>", "</s>", "<image>", *self.special_ids):
+            value = self.special_ids[token]
+            if not token or type(value) is not int or not 0 <= value < MAX_ID:
+                raise ValueError(f"the id of {token!r} is {value!r}")
+        for name in REQUIRED:
+            if name not in self.files:
+                raise KeyError(name)
+        for name, record in self.files.items():
+            if Path(name).name != name or name in ("", ".", "..") or set(name) & {"\\", "\0"}:
+                raise ValueError(f"the file name {name!r} is not a plain name")
+            if type(record.size) is not int or record.size < 0:
+                raise ValueError(f"the size of {name} is {record.size!r}")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The checked manifest of a bundle folder; its files are not looked at.
+
+    Raises:
+        BadInput: there is no folder, no manifest, or not a valid one.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise BadInput(
+            f"There is no bundle folder {folder}; give the folder that lite-export wrote."
+        )
+    if not path.is_file():
+        raise BadInput(
+            f"{folder} has no {MANIFEST}, so it is not a bundle; "
+            f"give the folder that lite-export wrote."
+        )
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise BadInput(
+            f"{path} is damaged or incomplete ({error}); export the bundle again."
+        ) from None
+    return Manifest.from_json(data, path)

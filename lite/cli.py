@@ -1,0 +1,130 @@
+"""What all commands share: errors become one sentence and an exit code.
+
+Contract: 0 success, 1 a failure of ours, 2 bad input, 130 Ctrl-C; never a traceback unless
+`MMGPT_LITE_DEBUG` is set. Answers go to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+import click
+
+from lite.errors import LiteError
+from lite.runtime.device import CPU, DEVICES
+
+INTERRUPTED = 130
+# The name of threads whose work nobody needs once the person left.
+BACKGROUND = "background"
+# Seconds that they get to end by themselves.
+GRACE = 0.5
+
+
+def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
+    """Run a click command and leave the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without emoji still gets the rest
+            stream.reconfigure(errors="replace")
+    try:
+        command.main(args=arguments, standalone_mode=False)
+        sys.stdout.flush()
+        code = 0
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except LiteError as error:
+        code = _failed(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        code = _failed("Stopped.", INTERRUPTED)
+    except SystemExit:  # how click ends, silently, when the reader of our output has left
+        code = 0
+    except BrokenPipeError:  # the reader of our output has left: nothing to report
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        code = _failed(_system_error(error), 1)
+    except Exception as error:
+        if _interrupted(error):
+            code = _failed("Stopped.", INTERRUPTED)
+        elif os.environ.get("MMGPT_LITE_DEBUG"):
+            raise
+        else:
+            code = _failed(
+                f"Something in this program went wrong ({type(error).__name__}: {error}); "
+                f"set MMGPT_LITE_DEBUG=1 to see where, and report it.",
+                1,
+            )
+    _leave(code)
+
+
+def entry_point(command: click.Command) -> Callable[[], None]:
+    """The function that a console script calls."""
+
+    def main() -> None:
+        run(command)
+
+    return main
+
+
+def device_option(command: Callable[..., None]) -> Callable[..., None]:
+    """`--device` of the commands that run a bundle."""
+    option = click.option(
+        "--device",
+        type=click.Choice(DEVICES),
+        default=CPU,
+        show_default=True,
+        help="cuda takes a bundle of fp16 activations; without a GPU the CPU does the work.",
+    )
+    return option(command)
+
+
+def say(message: str) -> None:
+    """One line for the person, on stderr."""
+    click.echo(message, err=True)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process, at once where a background thread is deep in ONNX Runtime.
+
+    A thread that comes back from there while the interpreter is taken down would abort it.
+    """
+    for thread in threading.enumerate():
+        if thread.name == BACKGROUND:
+            thread.join(GRACE)
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+    sys.exit(code)
+
+
+def _failed(message: str, code: int) -> int:
+    click.echo(f"Error: {message}" if code != INTERRUPTED else message, err=True)
+    return code
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind it: a module in C that is being imported makes an error of its
+    own of what it meets."""
+    name = KeyboardInterrupt.__name__
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, KeyboardInterrupt) or name in str(chain):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
+
+
+def _system_error(error: OSError) -> str:
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"The disk is full{where}; free some space and run the command again."
+    return f"The system refused an operation{where} ({error.strerror or error})."

@@ -1,0 +1,201 @@
+"""An image's visual memory: computed once, then remembered by content.
+
+Contract: the memory of an image depends on its decoded pixels, the preprocessing and the vision
+graph, and the cache key is the sha256 over just these; never a path. What comes from the cache is
+bit-equal to what the graph computed, or it is not used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from lite.bundle.bundle import Bundle
+from lite.bundle.manifest import VISION
+from lite.errors import BadInput, LiteError
+from lite.image.preprocessing import Picture, digest, to_pixels
+from lite.runtime.device import CPU
+from lite.runtime.ort_session import first_line, open_session
+from lite.userdirs import cache_dir
+
+MEMORY_BYTES = 256 << 20
+DISK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeatures:
+    """What the decoder attends to for one image.
+
+    Attributes:
+        key: sha256 of everything it depends on.
+        array: float32 `Sizes.memory_shape`: of a gated decoder `[blocks, 2, heads, latents, d]`,
+            keys at 0 and values at 1; where visual tokens are spliced, these, `[latents, d]`.
+    """
+
+    key: str
+    array: np.ndarray
+
+
+class VisionEncoder:
+    """Pictures to visual memories, through a cache in memory and on disk."""
+
+    def __init__(self, bundle: Bundle, device: str = CPU, threads: int | None = None) -> None:
+        self._bundle = bundle
+        self._options = (device, threads)
+        self._session: ort.InferenceSession | None = None
+        self._shape = bundle.manifest.sizes.memory_shape
+        self._memory = FeatureCache(MEMORY_BYTES)
+        self._computing = threading.Lock()  # an image wanted by several threads is computed once
+        self._disk = FeatureStore(cache_dir("visual"), self._shape, DISK_BYTES)
+
+    def encode(
+        self, picture: Picture, computing: Callable[[], None] = lambda: None
+    ) -> ImageFeatures:
+        """The visual memory of a picture.
+
+        Args:
+            picture: checked RGB.
+            computing: called if the vision graph has to run.
+        """
+        preprocessing = self._bundle.manifest.preprocessing
+        content = f"{digest(picture)} {self._bundle.vision_digest}"
+        key = hashlib.sha256(content.encode()).hexdigest()
+        array = self._memory.get(key)
+        if array is None:
+            with self._computing:
+                array = self._memory.get(key)
+                if array is None:
+                    array = self._disk.get(key)
+                if array is None:
+                    computing()
+                    array = self.run(to_pixels(picture, preprocessing)[None])[1][0]
+                    self._disk.put(key, array)
+                self._memory.put(key, array)
+        return ImageFeatures(key, array)
+
+    def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The vision graph itself, without the cache.
+
+        Args:
+            pixels: float32 `[n, 3, S, S]`.
+
+        Returns:
+            resampled tokens `[n, L, D_vis]` and visual memory `[n, *Sizes.memory_shape]`.
+        """
+        if self._session is None:  # opened late: a cached image needs no vision graph at all
+            self._session = self._open()
+        names = ["resampled_tokens", "visual_memory"]
+        try:
+            resampled, memory = self._session.run(names, {"pixels": pixels})
+        except Exception as error:
+            raise LiteError(
+                f"ONNX Runtime failed in the vision graph ({first_line(error)}); "
+                f"update onnxruntime or export the bundle again."
+            ) from error
+        return resampled, memory
+
+    def _open(self) -> ort.InferenceSession:
+        session = open_session(self._bundle.path(VISION), *self._options)
+        side = self._bundle.manifest.preprocessing.side
+        shapes = {end.name: end.shape for end in (*session.get_inputs(), *session.get_outputs())}
+        if (
+            shapes.get("pixels", [])[2:] != [side, side]
+            or tuple(shapes.get("visual_memory", [])[1:]) != self._shape
+        ):
+            raise BadInput(
+                f"The manifest of {self._bundle.folder} does not describe its vision graph; "
+                f"export the bundle again."
+            )
+        return session
+
+
+class FeatureCache:
+    """The most recently used arrays, up to a number of bytes; for any number of threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._arrays: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> np.ndarray | None:
+        with self._lock:
+            if key in self._arrays:
+                self._arrays.move_to_end(key)
+            return self._arrays.get(key)
+
+    def put(self, key: str, array: np.ndarray) -> None:
+        with self._lock:
+            self._arrays[key] = array
+            self._arrays.move_to_end(key)
+            total = sum(a.nbytes for a in self._arrays.values())
+            while total > self._limit and len(self._arrays) > 1:
+                total -= self._arrays.popitem(last=False)[1].nbytes
+
+
+class FeatureStore:
+    """float32 arrays of one shape in files of their own: 32 bytes of sha256, then the values.
+
+    The files tell what a person looked at, so only that person may read them. A file that was
+    truncated or altered is a miss; a folder that cannot be written makes every `put` do nothing.
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, ...], limit: int) -> None:
+        self._folder = folder
+        self._shape = shape
+        self._limit = limit
+
+    def get(self, key: str) -> np.ndarray | None:
+        path = self._path(key)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        with contextlib.suppress(OSError):  # a folder that is read-only serves all the same
+            os.utime(path)  # makes it the most recently used
+        sha, values = data[:32], data[32:]
+        if hashlib.sha256(values).digest() != sha or len(values) != 4 * np.prod(self._shape):
+            return None
+        return np.frombuffer(values, dtype="<f4").reshape(self._shape)
+
+    def put(self, key: str, array: np.ndarray) -> None:
+        values = array.astype("<f4").tobytes()
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # mkstemp gives mode 0600; the rename makes the file appear whole or not at all.
+            handle, temporary = tempfile.mkstemp(dir=self._folder, suffix=".part")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(hashlib.sha256(values).digest() + values)
+                Path(temporary).replace(self._path(key))
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            self._trim()
+        except OSError:
+            return
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.f32"
+
+    def _trim(self) -> None:
+        """Remove the least recently used files beyond the limit."""
+        files = sorted(
+            ((path.stat(), path) for path in self._folder.iterdir()),
+            key=lambda entry: entry[0].st_mtime_ns,
+            reverse=True,
+        )
+        total = 0
+        for stat, path in files:
+            total += stat.st_size
+            if total > self._limit:
+                path.unlink(missing_ok=True)

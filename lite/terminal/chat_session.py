@@ -1,0 +1,112 @@
+"""What a terminal's chat is made of: a conversation, pictures that wait, settings, a home.
+
+Contract: the same object serves one question, piped questions and a person. Whatever happens to an
+answer, the pictures that went with its question are either in the conversation or still waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lite.errors import BadInput
+from lite.terminal.answers import Printer
+from lite.terminal.prefetch import Early
+from lite.terminal.session_store import Home
+
+if TYPE_CHECKING:
+    from lite.chat.chat import Chat, ImageSource
+    from lite.chat.conversation import Exchange
+    from lite.chat.model import Model
+    from lite.image.loading import Picture
+
+
+class Talk:
+    """A conversation in the terminal.
+
+    Attributes:
+        model: the bundle.
+        chat: the conversation.
+        waiting: pictures that go with the next question.
+        settings: keyword arguments of `Chat.ask`: `max_tokens` and the fields of `Sampling`.
+        printer: shows the answers.
+        home: keeps the conversation.
+        early: works on the next question while it is typed.
+        draw: shows the person a picture that is added, uint8 `[H, W, 3]`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        chat: Chat,
+        settings: dict[str, Any],
+        printer: Printer | None = None,
+        home: Home | None = None,
+        early: Early | None = None,
+    ) -> None:
+        self.model = model
+        self.chat = chat
+        self.settings = settings
+        self.printer = printer or Printer()
+        self.home = home or Home()
+        self.early = early or Early()
+        self.waiting: list[Picture] = []
+        self.draw: Callable[[np.ndarray], None] = lambda rgb: None
+
+    def show(self, pictures: list[Picture]) -> str:
+        """Draw pictures and let them wait for the next question; returns a line about each."""
+        lines = []
+        for picture in pictures:
+            self.draw(picture.rgb)
+            height, width, _ = picture.rgb.shape
+            lines.append(f"{picture.name}, {width} x {height}, goes with the next question.")
+            lines += picture.notes
+        self.waiting += [replace(picture, notes=()) for picture in pictures]
+        self.early.begin(self.chat, self.waiting)
+        return "\n".join(lines)
+
+    def ask(self, question: str) -> None:
+        """Ask about the waiting pictures, or what was said; the answer is printed as it comes.
+
+        Raises:
+            BadInput: see `Chat.ask`; or the conversation cannot be kept.
+        """
+        before = [*self.chat.exchanges]
+        try:
+            self._print(question, self.waiting)
+        finally:
+            if self._new(before):
+                self.waiting = []
+                self.home.keep(self.chat)
+
+    def retry(self) -> None:
+        """Ask the last question again, with the images it had; the answer takes its place.
+
+        Raises:
+            BadInput: nothing was asked yet.
+        """
+        before = [*self.chat.exchanges]
+        if not before:
+            raise BadInput("Nothing was asked yet; write a question first.")
+        old = self.chat.exchanges.pop()
+        try:
+            self._print(old.question, old.images)
+        finally:
+            if new := self._new(before):
+                new.names = old.names
+                self.home.keep(self.chat)
+            else:
+                self.chat.exchanges[:] = before
+
+    def _print(self, question: str, images: Sequence[ImageSource]) -> None:
+        progress = self.printer.progress
+        self.early.wait(progress)
+        self.printer.print(self.chat.ask(question, images, progress=progress, **self.settings))
+
+    def _new(self, before: list[Exchange]) -> Exchange | None:
+        """The exchange that was not there before, if there is one."""
+        last = self.chat.exchanges[-1] if self.chat.exchanges else None
+        return None if any(last is exchange for exchange in before) else last

@@ -1,0 +1,102 @@
+"""The file that a conversation lives in, so that it is there after a restart or a crash.
+
+Contract: the file mirrors the conversation after every change, written whole or not at all and
+readable by its owner only; nothing is written before the first change. A session that was named
+must be kept, and an error says where it cannot; the last conversation is kept where that is
+possible, and where it is not the person hears so once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lite.cli import say
+from lite.errors import BadInput
+from lite.userdirs import data_dir
+
+if TYPE_CHECKING:
+    from lite.chat.chat import Chat
+    from lite.chat.model import Model
+
+
+class Home:
+    """Where a conversation is kept.
+
+    Attributes:
+        path: the file; None keeps nothing.
+        named: whether the person named it.
+    """
+
+    def __init__(self, path: Path | None = None, named: bool = False) -> None:
+        self.path = path
+        self.named = named
+        self._warned = False
+
+    def exists(self) -> bool:
+        """Whether there is a file to go on with."""
+        return self.path is not None and self.path.exists()
+
+    def keep(self, chat: Chat) -> None:
+        """Write the conversation.
+
+        Raises:
+            BadInput: a named file cannot be written.
+        """
+        if self.path is None:
+            return
+        try:
+            if not self.named:
+                _make_folder(self.path.parent)
+            chat.save(self.path)
+        except BadInput as error:
+            if self.named:
+                raise
+            self._warn(str(error))
+
+    def _warn(self, message: str) -> None:
+        if not self._warned:
+            say(f"This conversation is not kept for --continue: {message}")
+            self._warned = True
+
+
+def named(path: str) -> Home:
+    """The home of `--session FILE`.
+
+    Raises:
+        BadInput: the folder of the file does not exist.
+    """
+    file = Path(path)
+    if not file.absolute().parent.is_dir():
+        raise BadInput(f"There is no folder for the session {path}; make it, or name another file.")
+    return Home(file, named=True)
+
+
+def last(model: Model) -> Home:
+    """The home of the last conversation with a bundle."""
+    # The bundle's content names the file: a moved bundle finds it, a changed one has another.
+    return Home(data_dir("sessions") / f"last-{model.bundle.digest[:16]}.session")
+
+
+def continued(model: Model) -> Home:
+    """The home of the last conversation, which must exist.
+
+    Raises:
+        BadInput: there was none with this bundle.
+    """
+    home = last(model)
+    if not home.exists():
+        raise BadInput(
+            "There is no conversation with this model to continue; leave out --continue to begin."
+        )
+    return home
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror
+        raise BadInput(
+            f"The folder {folder} cannot be made ({why}); set MMGPT_LITE_DATA."
+        ) from None

@@ -1,0 +1,91 @@
+"""`lite-export` as people run it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from export.commands.export import command
+from lite.cli import run
+from qlora.families.published import MMGPT_9B, Checkpoints
+from tests.conftest import CHECKPOINTS, LORA
+from tests.little_hub import little_hub
+
+PARTS = [
+    *("--llama", str(CHECKPOINTS["llama"])),
+    *("--clip", CHECKPOINTS["clip_config"]),
+    *("--clip-weights", CHECKPOINTS["clip"]),
+    *("--flamingo", str(CHECKPOINTS["flamingo"])),
+]
+COMMAND = ["-m", "export.commands.export"]
+
+
+def lite_export(*arguments):
+    line = [sys.executable, *COMMAND, *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_exports_and_prints_the_proofs(tmp_path):
+    done = lite_export(*PARTS, "--lora", LORA, "-o", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    assert "adapter merged" in done.stdout
+    assert "mean KL divergence" in done.stdout
+    assert "M parameters" in done.stderr
+
+
+def test_the_tiny_model_needs_nothing_and_says_what_it_is(tmp_path):
+    done = lite_export("tiny", "-o", tmp_path / "tiny", "--precision", "int4", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "random weights" in done.stderr
+    report = json.loads(done.stdout)
+    assert report["bundle"] == str(tmp_path / "tiny")
+    assert all(proof["holds"] for proof in report["proofs"])
+
+
+BAD = {
+    "exists already": [*PARTS, "-o", "."],
+    "checkpoints are incomplete": ["--llama", "x", "-o", "new"],
+    "neither a path here": [*PARTS[:-1], "no such file.pt", "-o", "new"],
+    "Invalid value for '[NAME]'": ["mmgpt-10b", "-o", "new"],
+    "no such adapter": ["tiny", "--lora", "no such adapter", "-o", "new"],
+    "there is none; give --lora": [*PARTS, "--merge-base", "nf4", "-o", "new"],
+    "holds LoRA matrices": [*PARTS[:-1], str(LORA), "-o", "new"],
+    "not an OpenFlamingo": [*PARTS[:-1], CHECKPOINTS["clip"], "-o", "new"],
+}
+
+
+@pytest.mark.parametrize("sentence", BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2(sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        run(command, [*map(str, BAD[sentence])])
+    printed = capsys.readouterr()
+    assert stop.value.code == 2
+    assert printed.out == ""
+    (error,) = [line for line in printed.err.splitlines() if line.startswith("Error: ")]
+    assert sentence in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_of_a_published_set_can_be_replaced():
+    given = dict.fromkeys(["llama", "clip", "clip_weights", "flamingo", "lora", "attend"])
+    assert Checkpoints.of(MMGPT_9B, given) == MMGPT_9B
+    given["llama"] = "my-llama"
+    assert Checkpoints.of(MMGPT_9B, given) == replace(MMGPT_9B, llama="my-llama")
+
+
+def test_checkpoints_come_from_a_hub_by_name(tmp_path):
+    llama = CHECKPOINTS["llama"]
+    files = {f"people/llama/{path.name}": path.read_bytes() for path in llama.iterdir()}
+    files["people/flamingo/checkpoint.pt"] = CHECKPOINTS["flamingo"].read_bytes()
+    with little_hub(files) as hub:
+        hub.python(
+            tmp_path,
+            *COMMAND,
+            *("--llama", "people/llama", "--flamingo", "people/flamingo/checkpoint.pt"),
+            *PARTS[2:6],
+            *("-o", str(tmp_path / "b")),
+        )
+    assert (tmp_path / "b" / "manifest.json").exists()

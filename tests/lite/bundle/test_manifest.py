@@ -1,0 +1,99 @@
+"""A manifest is read whole, or refused in one sentence before anything is allocated by it."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lite
+from lite.bundle.manifest import MANIFEST
+from lite.errors import BadInput
+from tests.lite.spoiled import claim, manifest, refusal
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_a_manifest_of_another_version_is_refused(version: Any, folder: Path) -> None:
+    claim(folder, version=version)
+    assert f"is of version {version!r} and this program reads version 1" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"format": "other"}']
+)
+def test_a_manifest_that_is_none_is_refused(content: bytes, folder: Path) -> None:
+    (folder / MANIFEST).write_bytes(content)
+    assert MANIFEST in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attend": "both"},
+        {"attend": ["following"]},
+        {"template": "vicuna"},
+        {"template": []},
+        {"sizes": {}},
+        {"special_ids": {"<s>": 1, "</s>": 2}},
+        {"special_ids": {"<s>": 1, "</s>": 2, "<image>": 2**70}},
+        {"special_ids": {"<s>": 1, "</s>": 2, "<image>": 401, "": 3}},
+        {"special_ids": {"<s>": 1, "</s>": 2, "<image>": 401, "<x>": "3"}},
+        {"files": {}},
+        {"files": []},
+        {"extra": 1},
+    ],
+)
+def test_claims_that_make_no_sense_are_refused(change: dict[str, Any], folder: Path) -> None:
+    claim(folder, **change)
+    refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        {"layers": 7},
+        {"layers": 10**12},
+        {"kv_heads": 2},
+        {"head_dim": 32},
+        {"context": 2**40},
+        {"vocab": 401},
+        {"blocks": 3},
+        {"visual_heads": 4},
+        {"visual_head_dim": 32},
+    ],
+)
+def test_sizes_that_are_not_the_graphs_are_refused_before_allocating(
+    size: dict[str, int], folder: Path
+) -> None:
+    claim(folder, sizes=manifest(folder)["sizes"] | size)
+    with pytest.raises(BadInput, match="does not describe its decoder"):
+        lite.load(folder).score([1])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_any_manifest_opens_or_is_refused(bundles: Any, tmp_path_factory: Any, data: Any) -> None:
+    folder = tmp_path_factory.getbasetemp() / "fuzzed"
+    if not folder.exists():
+        shutil.copytree(bundles(), folder)
+    right = json.loads((bundles() / MANIFEST).read_text())
+    inside = data.draw(st.sampled_from([right, *(v for v in right.values() if type(v) is dict)]))
+    key = data.draw(st.sampled_from(sorted(inside)))
+    if data.draw(st.booleans()):
+        del inside[key]
+    else:
+        inside[key] = data.draw(JSON)
+    (folder / MANIFEST).write_text(json.dumps(right))
+    with contextlib.suppress(BadInput):
+        lite.load(folder).chat()

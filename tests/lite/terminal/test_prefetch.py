@@ -1,0 +1,99 @@
+"""What can be computed before the question is, and changes nothing but when it is done."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lite
+from lite.errors import BadInput
+from lite.terminal.prefetch import Early
+from tests.lite.conftest import CAT, DOG
+
+
+def answered(pieces: Any) -> tuple[list[int], int]:
+    """Tokens of an answer, and how many tokens were computed before it."""
+    pieces = list(pieces)
+    return [p.token for p in pieces if p.token is not None], pieces[-1].timings.prefill_tokens
+
+
+@pytest.mark.parametrize("variant", ["base", "preceding"])
+def test_a_prepared_question_computes_only_its_own_words(
+    variant: str, model: Callable[..., lite.Model]
+) -> None:
+    prepared, plain = model(variant).chat(), model(variant).chat()
+    for question, image in (("what is this?", DOG), ("and this?", CAT), ("which is it?", None)):
+        prepared.prepare(image)
+        tokens, computed = answered(prepared.ask(question, image, max_tokens=6))
+        expected, all_of_it = answered(plain.ask(question, image, max_tokens=6))
+        assert tokens == expected
+        own = len(prepared.engine.tokenizer.encode([question], begin=False))
+        around = prepared.engine.tokenizer.encode(["\n\n### Response:\n"], begin=False)
+        assert computed <= own + len(around) + 2
+        assert computed <= all_of_it
+    assert [e.answer for e in prepared.exchanges] == [e.answer for e in plain.exchanges]
+
+
+def test_the_image_is_encoded_and_nothing_is_said(model: Callable[..., lite.Model]) -> None:
+    chat, told = model().chat(), list[str]()
+    picture = np.full((50, 60, 3), np.arange(60)[:, None], dtype=np.uint8)  # in nobody's cache
+    chat.prepare(picture, progress=lambda what, done, total: told.append(what))
+    assert {*told} == {"image", "prompt"}
+    assert chat.exchanges == []
+    pieces = list(chat.ask("what is this?", picture, max_tokens=2))
+    assert pieces[-1].timings.images_computed == 0
+
+
+def test_another_question_than_was_prepared_for_is_answered_right(
+    model: Callable[..., lite.Model],
+) -> None:
+    prepared, plain = model().chat(), model().chat()
+    prepared.prepare(DOG)
+    assert (
+        answered(prepared.ask("what is this?", CAT, max_tokens=6))[0]
+        == answered(plain.ask("what is this?", CAT, max_tokens=6))[0]
+    )
+
+
+def test_what_cannot_be_prepared_is_said(model: Callable[..., lite.Model]) -> None:
+    chat = model().chat()
+    with pytest.raises(BadInput):
+        chat.prepare("no such picture.png")
+
+
+def test_early_work_runs_beside_and_is_waited_for(model: Callable[..., lite.Model]) -> None:
+    chat, early = model().chat(), Early()
+    early.begin(chat, [DOG])
+    early.begin(chat, [DOG, CAT])
+    early.wait(lambda what, done, total: None)
+    pieces = list(chat.ask("which is larger?", [DOG, CAT], max_tokens=2))
+    assert pieces[-1].timings.images_computed == 0
+    early.wait(lambda what, done, total: None)  # nothing is under way
+
+
+def test_early_work_that_fails_is_silent(model: Callable[..., lite.Model]) -> None:
+    early = Early()
+    early.begin(model().chat(), ["no such picture.png"])
+    early.wait(lambda what, done, total: None)
+
+
+def test_what_early_work_says_waits_until_nobody_types(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("lite.terminal.prefetch.say", said.append)
+    early = Early()
+    early.say("now")
+    assert said == ["now"]
+
+    class Chat:
+        def prepare(self, images: Any, progress: Any) -> None:
+            assert threading.current_thread() is not threading.main_thread()
+            early.say("later")
+            progress("prompt", 1, 2)
+
+    early.begin(Chat(), [])  # type: ignore[arg-type]
+    early.wait(lambda what, done, total: None)
+    assert said == ["now", "later"]
