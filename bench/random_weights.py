@@ -18,7 +18,8 @@ from tokenizers.models import BPE
 from torch import Tensor
 
 from bench.shapes import SHAPES
-from qlora.checkpoints import TensorSource, TokenizerFiles
+from qlora.checkpoints.sources import TensorSource
+from qlora.checkpoints.tokenizer_files import TokenizerFiles
 from qlora.model import VisionLanguageModel
 from qlora.model.weights import ADDED_TOKENS, ModelWeights
 

@@ -31,7 +31,7 @@ from export.graph import BLOCKED, BOOL, CONTRIB, FLOAT16, INT32, INT64, Graph
 from export.heads import pad_heads, padded_head_dim, rotary_tables
 from export.vision_graph import EPSILON
 from lite.bundle.attend import NEIGHBOURS
-from qlora.checkpoints import TensorSource
+from qlora.checkpoints.sources import TensorSource
 from qlora.model.config import Gated, GatedLlama, ModelConfig, TiledEncoder
 
 

@@ -21,7 +21,8 @@ from export.merge_base import FP16, NF4, Merge
 from export.probes import Probe, make_probes, stream
 from export.proof import Proof
 from lite.text.template import template
-from qlora.checkpoints import LoraDelta, TensorSource
+from qlora.checkpoints.lora import LoraDelta
+from qlora.checkpoints.sources import TensorSource
 from qlora.model import VisionLanguageModel
 
 KINDS = ("self-attention", "cross-attention", "feed-forward", "head")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from lite.errors import BadInput
-from qlora.checkpoints import TensorSource
+from qlora.checkpoints.sources import TensorSource
 from qlora.checkpoints.training_facts import TrainingFacts
 from qlora.model import ModelWeights
 from qlora.model.weights import LoraMerged

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lite.image.preprocessing import Preprocessing, load_image, to_pixels
 from lite.text.template import Template, join
 from lite.text.tokenizer import Tokenizer
-from qlora.checkpoints import TensorSource
+from qlora.checkpoints.sources import TensorSource
 from qlora.model import VisionLanguageModel
 from qlora.model.model import assign
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from export.graph import BLOCKED, CONTRIB, INT64, Graph
 from lite.image.tiles import layouts
-from qlora.checkpoints import TensorSource
+from qlora.checkpoints.sources import TensorSource
 from qlora.model.config import TiledEncoder
 
 # LayerNorm epsilon before and after the first transformer; within, the config has its own.

@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 from export.graph import CONTRIB, Graph
 from export.tiled_tower import TiledTower
-from qlora.checkpoints import TensorSource
 from qlora.checkpoints.clip_visual import STEM
+from qlora.checkpoints.sources import TensorSource
 from qlora.model.config import (
     Abstractor,
     Encoder,

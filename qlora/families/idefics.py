@@ -19,17 +19,11 @@ import torch
 from lite.errors import BadInput
 from lite.image.preprocessing import SQUASH
 from lite.text.template import IDEFICS
-from qlora.checkpoints import (
-    TensorSource,
-    TokenizerFiles,
-    merged,
-    open_tensors,
-    read_tokenizer,
-    renamed,
-)
 from qlora.checkpoints.checks import check_tensors, read_json
 from qlora.checkpoints.computed import Computed, ComputedTensors
 from qlora.checkpoints.llama import decoder_of
+from qlora.checkpoints.sources import TensorSource, merged, open_tensors, renamed
+from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
 from qlora.families.parts import (
     adapter,
     assemble,

@@ -22,17 +22,12 @@ from typing import Any
 from lite.errors import BadInput
 from lite.image.preprocessing import CROP, PAD
 from lite.text.template import LLAVA_V1
-from qlora.checkpoints import (
-    LoraCheckpoint,
-    TensorSource,
-    TokenizerFiles,
-    open_tensors,
-    read_tokenizer,
-    renamed,
-)
 from qlora.checkpoints.checks import check_tensors, read_json
 from qlora.checkpoints.hub import resolve
 from qlora.checkpoints.llama import LlamaCheckpoint, decoder_of
+from qlora.checkpoints.lora import LoraCheckpoint
+from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
+from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
 from qlora.families.parts import adapter, assemble, below, epsilon, preprocessing, section
 from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors
 from qlora.model.config import Encoder, Projector

@@ -18,10 +18,10 @@ from lite.errors import BadInput
 from lite.image.preprocessing import TILES, Preprocessing
 from lite.image.tiles import MOST_TILES, layouts
 from lite.text.template import LLAMA_3
-from qlora.checkpoints import TensorSource, open_tensors, renamed
 from qlora.checkpoints.byte_level import read_byte_level
 from qlora.checkpoints.checks import check_tensors, one_line, read_json
 from qlora.checkpoints.llama import decoder_of
+from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
 from qlora.checkpoints.vit_config import check_preprocessing
 from qlora.families.parts import adapter, assemble, below, section, sizes
 from qlora.model.config import GatedLlama, Projector, TiledEncoder

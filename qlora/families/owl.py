@@ -17,9 +17,10 @@ from typing import Any
 from lite.errors import BadInput
 from lite.image.preprocessing import SQUASH
 from lite.text.template import OWL
-from qlora.checkpoints import TensorSource, open_tensors, read_tokenizer, renamed
 from qlora.checkpoints.checks import check_tensors
 from qlora.checkpoints.llama import decoder_of
+from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
+from qlora.checkpoints.tokenizer_files import read_tokenizer
 from qlora.families.parts import (
     adapter,
     assemble,

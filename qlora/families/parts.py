@@ -16,17 +16,11 @@ from lite.bundle.attend import OWN, PRECEDING
 from lite.bundle.injection import SPLICED
 from lite.errors import BadInput
 from lite.image.preprocessing import Preprocessing
-from qlora.checkpoints import (
-    LoraCheckpoint,
-    TensorSource,
-    TokenizerFiles,
-    from_tensors,
-    merged,
-    read_lora,
-    renamed,
-)
 from qlora.checkpoints.checks import read_json
 from qlora.checkpoints.llama import LlamaCheckpoint
+from qlora.checkpoints.lora import LoraCheckpoint, read_lora
+from qlora.checkpoints.sources import TensorSource, from_tensors, merged, renamed
+from qlora.checkpoints.tokenizer_files import TokenizerFiles
 from qlora.checkpoints.vit_config import check_preprocessing
 from qlora.model.config import (
     Abstractor,

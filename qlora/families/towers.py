@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from lite.errors import BadInput
-from qlora.checkpoints import TensorSource, merged, renamed
 from qlora.checkpoints.checks import check_tensors
 from qlora.checkpoints.computed import Computed, ComputedTensors
+from qlora.checkpoints.sources import TensorSource, merged, renamed
 from qlora.families.parts import sizes
 from qlora.model.config import Encoder
 

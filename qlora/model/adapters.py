@@ -20,9 +20,10 @@ import torch
 from torch import nn
 
 from lite.errors import BadInput
-from qlora.checkpoints import open_tensors, read_lora
 from qlora.checkpoints.adapter_config import read_adapter_config
 from qlora.checkpoints.checks import some
+from qlora.checkpoints.lora import read_lora
+from qlora.checkpoints.sources import open_tensors
 from qlora.checkpoints.writing import write_tensors
 from qlora.model.model import VisionLanguageModel
 from qlora.model.nf4 import Linear4bit  # also imports bitsandbytes, before peft does

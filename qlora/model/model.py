@@ -22,7 +22,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from lite.bundle.attend import FOLLOWING
 from lite.bundle.injection import SPLICED, Injection
 from lite.errors import BadInput
-from qlora.checkpoints import TensorSource
+from qlora.checkpoints.sources import TensorSource
 from qlora.model.clip import patch_tokens, vision_tower
 from qlora.model.config import DIM_HEAD, GatedLlama, ModelConfig, TiledEncoder
 from qlora.model.connectors import connector

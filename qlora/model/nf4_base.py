@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qlora.checkpoints import DerivedTensors, TensorSource
+from qlora.checkpoints.sources import TensorSource
+from qlora.checkpoints.views import DerivedTensors
 from qlora.model.nf4 import dequantize, quantize
 from qlora.model.quantized import in_4_bits
 

@@ -21,25 +21,14 @@ from lite.errors import BadInput
 from lite.image.preprocessing import Preprocessing
 from lite.text.template import MMGPT, template
 from lite.text.tokenizer import Tokenizer
-from qlora.checkpoints import (
-    ClipCheckpoint,
-    DerivedTensors,
-    LlamaCheckpoint,
-    LoraCheckpoint,
-    LoraDelta,
-    TensorSource,
-    TokenizerFiles,
-    cross_attn_interval,
-    gated_layers,
-    merged,
-    read_clip,
-    read_flamingo,
-    read_llama,
-    read_lora,
-    read_tokenizer,
-    renamed,
-)
+from qlora.checkpoints.clip import ClipCheckpoint, read_clip
+from qlora.checkpoints.flamingo import cross_attn_interval, gated_layers, read_flamingo
+from qlora.checkpoints.llama import LlamaCheckpoint, read_llama
+from qlora.checkpoints.lora import LoraCheckpoint, LoraDelta, read_lora
 from qlora.checkpoints.pages import release
+from qlora.checkpoints.sources import TensorSource, merged, renamed
+from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
+from qlora.checkpoints.views import DerivedTensors
 from qlora.model.config import DIM_HEAD, Encoder, Gated, ModelConfig, Perceiver
 
 # Rows that OpenFlamingo appends to the input embedding: <|endofchunk|>, <image>, and <PAD> where

@@ -25,8 +25,8 @@ from accelerate.utils import (
 from lite.errors import BadInput
 from lite.text.template import MMGPT, Template, template
 from lite.text.tokenizer import Tokenizer
-from qlora.checkpoints import read_tokenizer
 from qlora.checkpoints.hub import SMALL_FILES, resolve
+from qlora.checkpoints.tokenizer_files import read_tokenizer
 from qlora.data.conversation import BadRecord, Conversation
 from qlora.data.dataset import DataSet
 from qlora.data.mixture import Mixture

@@ -19,7 +19,7 @@ from export.merge_base import AUTO, FP16, NF4, choose, with_attend
 from lite.bundle.attend import FOLLOWING, PRECEDING
 from lite.bundle.manifest import MANIFEST
 from lite.cli import run
-from qlora.checkpoints import TensorSource
+from qlora.checkpoints.sources import TensorSource
 from qlora.checkpoints.training_facts import TRAINING_FACTS, TrainingFacts, read_training_facts
 from qlora.model import VisionLanguageModel, read_weights
 from qlora.model.adapters import add_adapters, save_adapter

@@ -20,8 +20,8 @@ from export.precision import BLOCKS, INT4, INT8, ROLES, precision
 from export.quantize import quantize
 from lite.bundle.manifest import DECODER
 from lite.errors import BadInput
-from qlora.checkpoints import open_tensors
 from qlora.checkpoints.pages import Walk
+from qlora.checkpoints.sources import open_tensors
 from qlora.model import read_weights
 from tests.conftest import CHECKPOINTS
 

@@ -35,7 +35,7 @@ from lite.files import replacing
 from lite.image.preprocessing import Preprocessing
 from lite.text.template import MMGPT
 from lite.text.tokenizer import Tokenizer
-from qlora.checkpoints import read_clip
+from qlora.checkpoints.clip import read_clip
 from qlora.checkpoints.tokenizer_files import read_tokenizer
 from qlora.data.conversation import Conversation, Exchange, ImageRef
 from qlora.data.encode import IGNORE, encode

@@ -36,7 +36,7 @@ from bench.demo.training.tower import pixels_of, shown_loss, stacked, told_loss
 from bench.demo.world import third_of
 from lite.cli import entry_point
 from lite.files import replacing
-from qlora.checkpoints import read_clip
+from qlora.checkpoints.clip import read_clip
 from qlora.model.clip import patch_tokens, vision_tower
 from qlora.model.config import DIM_HEAD, Encoder
 from qlora.model.model import assign

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from lite.errors import BadInput
-from qlora.checkpoints import ClipCheckpoint, read_clip
+from qlora.checkpoints.clip import ClipCheckpoint, read_clip
 
 CLIP = Path(__file__).parents[2] / "fixtures" / "mmgpt-tiny" / "clip"
 CONFIG, WEIGHTS = CLIP / "tiny-clip-64.json", CLIP / "open_clip_pytorch_model.bin"

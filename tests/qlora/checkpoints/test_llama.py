@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from qlora.checkpoints import read_llama
+from qlora.checkpoints.llama import read_llama
 from tests.one_sentence import refused
 
 LLAMA = Path(__file__).parents[2] / "fixtures" / "mmgpt-tiny" / "llama"

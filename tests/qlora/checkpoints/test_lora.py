@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from qlora.checkpoints import LoraDelta, read_lora, read_pickle
+from qlora.checkpoints.lora import LoraDelta, read_lora
+from qlora.checkpoints.sources import read_pickle
 from tests.one_sentence import refused
 
 LORA = Path(__file__).parents[2] / "fixtures" / "mmgpt-tiny" / "mmgpt-lora.pt"

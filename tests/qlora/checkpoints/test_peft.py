@@ -12,8 +12,8 @@ from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from qlora.checkpoints import read_lora
 from qlora.checkpoints.adapter_config import AdapterConfig
+from qlora.checkpoints.lora import read_lora
 from tests.one_sentence import refused
 
 check_refused = partial(refused, read_lora)

@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from lite.errors import BadInput
-from qlora.checkpoints import merged, open_tensors, renamed
-from qlora.checkpoints.sources import from_tensors
+from qlora.checkpoints.sources import from_tensors, merged, open_tensors, renamed
 from tests.one_sentence import check_one_sentence
 
 TENSORS = {

@@ -16,8 +16,7 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 from tokenizers import Tokenizer
 from transformers import LlamaTokenizer
 
-from qlora.checkpoints import read_tokenizer
-from qlora.checkpoints.tokenizer_files import SPACE
+from qlora.checkpoints.tokenizer_files import SPACE, read_tokenizer
 from tests.one_sentence import refused
 
 LLAMA = Path(__file__).parents[2] / "fixtures" / "mmgpt-tiny" / "llama"

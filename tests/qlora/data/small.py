@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from lite.text.tokenizer import Tokenizer
-from qlora.checkpoints import read_tokenizer
+from qlora.checkpoints.tokenizer_files import read_tokenizer
 from qlora.data.conversation import Conversation, Exchange, ImageRef
 from qlora.data.shuffle import random_of
 from tests.conftest import FIXTURE

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from lite.errors import BadInput
-from qlora.checkpoints import cross_attn_interval, gated_layers, read_flamingo
+from qlora.checkpoints.flamingo import cross_attn_interval, gated_layers, read_flamingo
 from qlora.checkpoints.sources import from_tensors
 from tests.one_sentence import refused
 

@@ -18,7 +18,7 @@ from lite.cli import run
 from lite.image.preprocessing import Preprocessing, load_image, to_pixels
 from lite.text.template import LLAVA_V1, OWL, Dialogue, join
 from lite.text.tokenizer import Tokenizer
-from qlora.checkpoints import read_tokenizer
+from qlora.checkpoints.tokenizer_files import read_tokenizer
 from qlora.commands.train import command as train
 from qlora.data.conversation import Conversation
 from qlora.data.encode import IGNORE, encode

@@ -13,7 +13,8 @@ from peft import PeftModel
 
 from bench.shapes import SHAPES
 from lite.errors import BadInput
-from qlora.checkpoints import read_lora, read_pickle
+from qlora.checkpoints.lora import read_lora
+from qlora.checkpoints.sources import read_pickle
 from qlora.model import ModelWeights, VisionLanguageModel, read_weights
 from qlora.model.adapters import (
     CONFIG,

@@ -9,7 +9,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from lite.errors import BadInput
-from qlora.checkpoints import read_llama, read_lora
+from qlora.checkpoints.llama import read_llama
+from qlora.checkpoints.lora import read_lora
 from qlora.model import VisionLanguageModel, read_weights
 from qlora.tiny.model import TinySizes, write_checkpoints
 from tests.conftest import CASES, CHECKPOINTS, FIXTURE, LORA

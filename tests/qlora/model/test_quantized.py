@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from qlora.checkpoints import open_tensors
 from qlora.checkpoints.pages import release
+from qlora.checkpoints.sources import open_tensors
 from qlora.model import ModelWeights, VisionLanguageModel, read_weights
 from qlora.model.adapters import add_adapters
 from qlora.model.nf4 import Linear4bit, dequantize, nf4_linear, quantize

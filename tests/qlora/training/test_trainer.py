@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lite.errors import BadInput, LiteError
-from qlora.checkpoints import read_lora
+from qlora.checkpoints.lora import read_lora
 from qlora.training.log import read_log
 from qlora.training.trainer import Trainer
 from tests.one_sentence import check_one_sentence
