@@ -73,7 +73,7 @@ class Lite(Engine):
         self._model = lite.load(bundle, device, threads)
         manifest = self._model.bundle.manifest
         self.vocabulary = manifest.sizes.vocab
-        self._image = [manifest.special_ids["<image>"]] * manifest.injected.places
+        self._image = [manifest.special_ids["<image>"]] * manifest.injected.image_tokens
         self._memory: Any = None
         self._decoder = self._model.decoder
         if self._decoder.device != device:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from export.vision_graph import VisionGraph
 from lite.bundle.bundle import Bundle, file_record
 from lite.bundle.manifest import DECODER, MANIFEST, TOKENIZER, VISION, Manifest, Sizes
 from lite.errors import BadInput, LiteError
+from lite.files import replacing_folder, restore_replaced
 from lite.text.template import template
 from qlora.checkpoints.pages import Walk
 from qlora.model import ModelWeights
@@ -55,26 +55,22 @@ def write_bundle(
     Raises:
         BadInput: `out` exists and `force` is not set, or the disk has too little room.
     """
-    _finish_replacing(out)
+    restore_replaced(out)
     if out.exists() and not force:
         raise BadInput(f"{out} exists already; choose another name or replace it with --force.")
     if force and out.exists() and not (out / MANIFEST).is_file():
         raise BadInput(f"{out} exists and is not a bundle, so it is not replaced; move it away.")
     _check_room(out.parent, weights, precision)
-    partial = out.parent / f".{out.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    # On the disk before it has its name: a manifest never describes what is not there.
+    with replacing_folder(out, durable=True) as partial:
         write_graphs(weights, partial, precision, wrote)
         weights.tokenizer.tokenizer.save(str(partial / TOKENIZER))
         manifest = make_manifest(weights, partial, precision)
         proofs = _quantize_cache(partial, manifest, weights) if precision.kv_bits == 8 else []
         proofs += prove(Bundle(partial, manifest))
         manifest.proofs.extend(proof.to_json() for proof in proofs)
-        _write_durably(partial / MANIFEST, json.dumps(manifest.to_json(), indent=1))
-        _put_in_place(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        text = json.dumps(manifest.to_json(), indent=1)
+        (partial / MANIFEST).write_text(text, encoding="utf-8")
     return manifest
 
 
@@ -173,29 +169,3 @@ def _bits(name: str, precision: Precision) -> float:
         kept.add("gated_cross_attn_layer.attn")
     bits = max(precision.bits, 8) if any(part in name for part in kept) else precision.bits
     return bits + 32 / min(precision.block, 32)
-
-
-def _finish_replacing(out: Path) -> None:
-    """Put back the bundle that an export was replacing when it was killed."""
-    replaced = out.parent / f".{out.name}.replaced"
-    if replaced.is_dir() and not out.exists():
-        replaced.rename(out)
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _put_in_place(partial: Path, out: Path) -> None:
-    """Give the finished folder its name; an older bundle goes only when the new one stands."""
-    if not out.exists():
-        partial.rename(out)
-        return
-    replaced = out.parent / f".{out.name}.replaced"
-    shutil.rmtree(replaced, ignore_errors=True)
-    out.rename(replaced)
-    partial.rename(out)
-    shutil.rmtree(replaced, ignore_errors=True)

@@ -7,7 +7,6 @@ callers name the fused operators themselves.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,9 +82,6 @@ class Graph:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is None:  # on the disk, so that a manifest never describes what is not there
-            self._data.flush()
-            os.fsync(self._data.fileno())
         self._data.close()
         if error is None:
             self._save()

@@ -20,6 +20,7 @@ from export.proof import Proof, kl_divergence
 from lite.bundle.bundle import Bundle
 from lite.bundle.manifest import DECODER
 from lite.chat.model import Model
+from lite.files import replacing
 
 # Mean KL divergence from the float cache, in nats, above which a bundle is refused.
 KL_LIMIT = 0.005
@@ -107,9 +108,8 @@ def rewrite(graph: Path, bounds: Sequence[Bounds]) -> None:
     for end in (*model.graph.inputs, *model.graph.outputs):
         if (end.name or "").startswith(("past.", "present.")):
             end.type = ir.TensorType(ir.DataType.INT8)
-    partial = graph.with_suffix(".int8")
-    ir.save(model, partial)
-    partial.replace(graph)
+    with replacing(graph) as partial:
+        ir.save(model, partial)
 
 
 def _constant(name: str, array: np.ndarray) -> ir.Value:

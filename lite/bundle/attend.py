@@ -32,7 +32,7 @@ OWN = "own"
 
 
 def image_index(
-    ids: Sequence[int] | np.ndarray, image_id: int, rule: str, places: int = 1
+    ids: Sequence[int] | np.ndarray, image_id: int, rule: str, image_tokens: int = 1
 ) -> np.ndarray:
     """The image that each token attends to, or is a part of.
 
@@ -40,7 +40,7 @@ def image_index(
         ids: token ids `[T]` of the whole conversation (the rules look both ways).
         image_id: the id of `<image>`.
         rule: `following`, `preceding`, `neighbours` or `own`.
-        places: `<image>` tokens that stand for one image, under `own`.
+        image_tokens: `<image>` tokens that stand for one image, under `own`.
 
     Returns:
         int32 `[T]`: 0 for no image, otherwise j for the j-th image of `ids`; of several the last.
@@ -55,12 +55,12 @@ def image_index(
     if rule == OWN:
         # Where a run of images ends, the last of them must be complete.
         ends = is_image & ~np.append(is_image[1:], False)
-        if (seen[ends] % places).any():
+        if (seen[ends] % image_tokens).any():
             raise BadInput(
-                f"An image takes {places} <image> tokens of this model, but the prompt holds a "
-                f"part of one; give all of them."
+                f"An image takes {image_tokens} <image> tokens of this model, but the prompt holds "
+                f"a part of one; give all of them."
             )
-        return np.where(is_image, (seen - 1) // places + 1, 0).astype(np.int32)
+        return np.where(is_image, (seen - 1) // image_tokens + 1, 0).astype(np.int32)
     if rule in (PRECEDING, NEIGHBOURS):
         return seen.astype(np.int32)
     if rule != FOLLOWING:

@@ -17,12 +17,12 @@ from typing import Any
 from lite.bundle.external_data import external_locations
 from lite.bundle.manifest import DECODER, VISION, FileRecord, Manifest, read_manifest
 from lite.errors import BadInput
+from lite.files import sha256_of
 from lite.userdirs import cache_dir
 
 # Files up to this many bytes are hashed at each opening (a few hundredths of a second); larger ones
 # once, and again when their size or time of change differs.
 ALWAYS_HASHED = 1 << 26
-CHUNK = 1 << 20
 
 
 class Bundle:
@@ -84,11 +84,7 @@ class Bundle:
 
 def file_record(path: Path) -> FileRecord:
     """Size and sha256 of a file."""
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            sha.update(chunk)
-    return FileRecord(path.stat().st_size, sha.hexdigest())
+    return FileRecord(path.stat().st_size, sha256_of(path))
 
 
 def _check_file(path: Path, record: FileRecord, hashing: Callable[[str], None]) -> None:

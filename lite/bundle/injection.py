@@ -30,16 +30,16 @@ class Injection:
 
     Attributes:
         image_id: the id of `<image>`.
-        places: how many of them stand for one image.
+        image_tokens: how many of them stand for one image.
         attend: the attend rule.
     """
 
     image_id: int
-    places: int
+    image_tokens: int
     attend: str
 
     @classmethod
-    def of(cls, name: str, image_id: int, latents: int, attend: str) -> Injection:
+    def from_name(cls, name: str, image_id: int, latents: int, attend: str) -> Injection:
         """The injection called `name` of a model with so many visual tokens for each image."""
         return cls(image_id, latents if name == SPLICED else 1, attend)
 
@@ -49,7 +49,7 @@ class Injection:
         Raises:
             BadInput: `ids` hold a part of an image only.
         """
-        return image_index(ids, self.image_id, self.attend, self.places)
+        return image_index(ids, self.image_id, self.attend, self.image_tokens)
 
     @property
     def several(self) -> bool:
@@ -69,7 +69,7 @@ class Injection:
     def offsets(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Which token of its image each `<image>` is, from 0, int64 `[T]`; 0 for other tokens."""
         is_image = np.asarray(ids) == self.image_id
-        return np.where(is_image, (np.cumsum(is_image) - 1) % self.places, 0)
+        return np.where(is_image, (np.cumsum(is_image) - 1) % self.image_tokens, 0)
 
     def check(self, ids: Sequence[int] | np.ndarray, images: int) -> None:
         """Compare the images in `ids` with the number of those given.
@@ -78,8 +78,8 @@ class Injection:
             BadInput: they differ.
         """
         found = int((np.asarray(ids) == self.image_id).sum())
-        if found != images * self.places:
-            each = f" ({self.places} for each image)" if self.places > 1 else ""
+        if found != images * self.image_tokens:
+            each = f" ({self.image_tokens} for each image)" if self.image_tokens > 1 else ""
             raise BadInput(
                 f"The prompt has {found} <image> tokens{each} but {images} images were given; "
                 f"give one image for each <image>."

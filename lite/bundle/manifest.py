@@ -103,7 +103,7 @@ class Manifest:
     def injected(self) -> Injection:
         """The injection with its numbers."""
         image = self.special_ids["<image>"]
-        return Injection.of(self.injection, image, self.sizes.latents, self.attend)
+        return Injection.from_name(self.injection, image, self.sizes.latents, self.attend)
 
     @property
     def activations(self) -> str:

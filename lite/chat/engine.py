@@ -50,7 +50,7 @@ class Engine:
         self.tokenizer = Tokenizer.from_file(
             bundle.path(TOKENIZER),
             bundle.manifest.special_ids,
-            places=bundle.manifest.injected.places,
+            image_tokens=bundle.manifest.injected.image_tokens,
             strips=self.template.strips,
         )
         self.vision = VisionEncoder(bundle, device, threads)

@@ -18,9 +18,8 @@ import io
 import math
 import os
 import re
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -28,6 +27,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from lite.errors import BadInput, LiteError
+from lite.files import replacing
 from lite.runtime.ort_session import first_line
 
 MAGIC = b"mmgpt-lite session "
@@ -136,26 +136,29 @@ def write(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
     Raises:
         BadInput: the file cannot be written; what was at `path` is still there.
     """
-    magic = MAGIC + b"%d\n" % VERSION
-
-    def content(file: BinaryIO) -> None:
-        file.write(magic + bytes(SHA_BYTES))
-        sink = _HashedSink(file, hashlib.sha256(magic))
-        with zipfile.ZipFile(sink, "w") as archive:
-            for name, array in arrays:
-                _write_array(archive, name, array)
-        file.seek(len(magic))
-        file.write(sink.sha.digest())
-
     try:
         if path.exists() and not path.is_file():
             raise OSError(None, "not a file")
-        _replace(Path(os.path.realpath(path)), content)  # a link stays one
+        target = Path(os.path.realpath(path))  # a link stays one
+        target.parent.stat()  # a folder that is not there is a mistake in the path
+        with replacing(target, durable=True, private=True) as partial, partial.open("wb") as file:
+            _write_content(file, arrays)
     except OSError as error:
         raise BadInput(
             f"The session {path} cannot be written ({error.strerror or error}); "
             f"choose another place, what was there is unchanged."
         ) from None
+
+
+def _write_content(file: BinaryIO, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
+    magic = MAGIC + b"%d\n" % VERSION
+    file.write(magic + bytes(SHA_BYTES))
+    sink = _HashedSink(file, hashlib.sha256(magic))
+    with zipfile.ZipFile(sink, "w") as archive:
+        for name, array in arrays:
+            _write_array(archive, name, array)
+    file.seek(len(magic))
+    file.write(sink.sha.digest())
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
@@ -229,17 +232,3 @@ class _HashedSink(io.RawIOBase):
     def write(self, data: Any) -> int:
         self.sha.update(data)
         return self._file.write(data)
-
-
-def _replace(path: Path, content: Callable[[BinaryIO], None]) -> None:
-    """Replace `path` atomically; mkstemp's file is readable by its owner only."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".session-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            content(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -266,7 +266,7 @@ class Decoder:
         different = {*map(tuple, ranges.tolist())}
         seen = sorted({j for a, b in different if b for j in range(a, b + 1)})
         first_number, number = np.searchsorted([0, *seen], ranges).T  # in the joined memory, from 1
-        place = np.where(number > 0, (number - 1) * self._injection.places + offsets + 1, 0)
+        place = np.where(number > 0, (number - 1) * self._injection.image_tokens + offsets + 1, 0)
         inputs = {
             "input_ids": ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(ids)[None]),
             "image_index": ort.OrtValue.ortvalue_from_numpy(place.astype(np.int32)[None]),

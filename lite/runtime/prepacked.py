@@ -26,6 +26,7 @@ import onnxruntime as ort
 from lite.bundle.bundle import Bundle
 from lite.bundle.manifest import DECODER
 from lite.errors import LiteError
+from lite.files import new_folder, sync
 from lite.runtime.cpu import cpu_features, cpu_name, memory_bytes
 from lite.runtime.decoder import Decoder
 from lite.runtime.device import CPU
@@ -101,15 +102,10 @@ def _make(bundle: Bundle, folder: Path) -> None:
 
     So what cannot be made is not tried at every opening.
     """
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-    partial.mkdir()
-    try:
+    with new_folder(folder) as partial:
         if not _arrange(bundle, partial):
             shutil.rmtree(partial)
             partial.mkdir()
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _arrange(bundle: Bundle, folder: Path) -> bool:
@@ -121,8 +117,7 @@ def _arrange(bundle: Bundle, folder: Path) -> bool:
     except LiteError:
         return False
     for path in folder.iterdir():  # on the disk before it counts
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(path)
     return np.array_equal(plain, arranged)
 
 
@@ -145,7 +140,7 @@ def _probe(bundle: Bundle, session: ort.InferenceSession) -> np.ndarray:
     """Logits of one token and of several: with an image, where that is a single position."""
     manifest = bundle.manifest
     ids, images = [1, 2, 3], []
-    if manifest.injected.places == 1:
+    if manifest.injected.image_tokens == 1:
         array = np.random.default_rng(0).standard_normal(manifest.sizes.memory_shape, np.float32)
         ids, images = [1, manifest.injected.image_id, 2, 3], [ImageFeatures("probe", array)]
     decoder = Decoder(bundle, session)

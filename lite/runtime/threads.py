@@ -18,6 +18,7 @@ import onnxruntime as ort
 
 from lite.bundle.bundle import Bundle
 from lite.bundle.manifest import DECODER
+from lite.files import replacing
 from lite.runtime.cpu import cpu_name, usable_cores
 from lite.runtime.decoder import Decoder
 from lite.runtime.device import CPU
@@ -113,9 +114,7 @@ def _read(note: Path) -> int | None:
 
 def _write(note: Path, count: int) -> None:
     try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(f".{os.getpid()}")
-        partial.write_text(f"{count}\n")
-        partial.replace(note)
+        with replacing(note) as partial:
+            partial.write_text(f"{count}\n")
     except OSError:
         pass  # it is measured again the next time

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import onnxruntime as ort
 from lite.bundle.bundle import Bundle
 from lite.bundle.manifest import VISION
 from lite.errors import BadInput, LiteError
+from lite.files import replacing
 from lite.image.preprocessing import Picture, digest, to_pixels
 from lite.runtime.device import CPU
 from lite.runtime.ort_session import first_line, open_session
@@ -171,15 +171,8 @@ class FeatureStore:
         values = array.astype("<f4").tobytes()
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # mkstemp gives mode 0600; the rename makes the file appear whole or not at all.
-            handle, temporary = tempfile.mkstemp(dir=self._folder, suffix=".part")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(hashlib.sha256(values).digest() + values)
-                Path(temporary).replace(self._path(key))
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            with replacing(self._path(key), private=True) as partial:
+                partial.write_bytes(hashlib.sha256(values).digest() + values)
             self._trim()
         except OSError:
             return

@@ -52,18 +52,18 @@ class Tokenizer:
         bpe: BpeTokenizer,
         special_ids: Mapping[str, int],
         *,
-        places: int = 1,
+        image_tokens: int = 1,
         strips: bool = True,
     ) -> None:
         """
         Args:
             bpe: raw BPE: no dummy prefix, no special tokens (`qlora.checkpoints.tokenizer_files`).
             special_ids: ids by name; must have `<s>`, `</s>` and `<image>`.
-            places: ids that one `<image>` becomes (`lite.bundle.injection`).
+            image_tokens: ids that one `<image>` becomes (`lite.bundle.injection`).
             strips: leave out whitespace next to special tokens.
         """
         self._bpe = bpe
-        self.places, self._strips = places, strips
+        self.image_tokens, self._strips = image_tokens, strips
         self._byte_level = bpe.pre_tokenizer is not None
         # Without a pre-tokenizer it would keep the last 10,000 texts whole, and gain no time.
         self._bpe.model._resize_cache(0)
@@ -101,7 +101,7 @@ class Tokenizer:
         prefix = begin and not self._byte_level
         for i, part in enumerate(parts):
             if isinstance(part, Special):
-                ids += [self.special_ids[part]] * (self.places if part == IMAGE else 1)
+                ids += [self.special_ids[part]] * (self.image_tokens if part == IMAGE else 1)
                 prefix = not self._byte_level
                 continue
             text = part

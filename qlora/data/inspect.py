@@ -44,7 +44,7 @@ def pieces(sample: Sample, tokenizer: Tokenizer) -> Iterator[StreamEvent]:
         trained = i > 0 and targets[i - 1] == token
         if token == tokenizer.image and not trained:
             places += 1
-            if (places - 1) % tokenizer.places:
+            if (places - 1) % tokenizer.image_tokens:
                 continue  # a further token of the same image
             shown = next(images, None)
             yield StreamEvent(f"<image: {shown.name}>" if shown else "<image: none>", IMAGE)

@@ -44,7 +44,7 @@ class Row:
 
 
 def pack(
-    samples: Sequence[Sample], image_id: int, attend: str, normalise: str, places: int = 1
+    samples: Sequence[Sample], image_id: int, attend: str, normalise: str, image_tokens: int = 1
 ) -> Row:
     """Put samples into one row.
 
@@ -56,14 +56,14 @@ def pack(
         normalise: `sample` gives each sample the weight 1, shared by its trained tokens (the mean
             of the original, which has one sample in a batch); `token` gives each token the weight
             1. The caller divides by the number of samples or tokens.
-        places: `<image>` tokens that stand for one image.
+        image_tokens: `<image>` tokens that stand for one image.
 
     Raises:
         ValueError: samples with and without images, or an unknown `normalise`.
     """
     if len({bool(sample.images) for sample in samples}) != 1:
         raise ValueError("a row takes samples with images or samples without, not both")
-    how = Injection(image_id, places, attend)
+    how = Injection(image_id, image_tokens, attend)
     index, shown = [], 0
     for sample in samples:
         own = how.index(sample.ids).astype(np.int64)

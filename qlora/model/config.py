@@ -254,4 +254,4 @@ class ModelConfig:
 
     def injected(self, image_id: int) -> Injection:
         """Where images stand in ids whose `<image>` has that id."""
-        return Injection.of(self.injection.name, image_id, self.latents, self.attend)
+        return Injection.from_name(self.injection.name, image_id, self.latents, self.attend)

@@ -219,7 +219,7 @@ class VisionLanguageModel(nn.Module):
         if visual is None:
             return x
         # Whole images are shown, so counting the places of a row finds each place in its image.
-        offset = (is_image.cumsum(1) - 1) % self.injection.places
+        offset = (is_image.cumsum(1) - 1) % self.injection.image_tokens
         row = torch.arange(len(ids), device=ids.device)[:, None]
         tokens = visual[row, (index - 1).clamp(min=0), offset]
         return torch.where(is_image[..., None], tokens.to(x.dtype), x)

@@ -100,7 +100,7 @@ class ModelWeights:
         return Tokenizer(
             base.tokenizer,
             special_ids,
-            places=config.injected(special_ids["<image>"]).places,
+            image_tokens=config.injected(special_ids["<image>"]).image_tokens,
             strips=template(config.template).strips,
         )
 

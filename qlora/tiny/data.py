@@ -7,14 +7,13 @@ are exact because the script that draws knows what it drew.
 from __future__ import annotations
 
 import json
-import os
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
 
+from lite.files import new_folder
 from qlora.recipes.schema import SetSettings
 
 PICTURES = 160
@@ -42,14 +41,8 @@ def write_data(folder: Path, seed: int = 0) -> list[SetSettings]:
         The data sets, with paths below `folder`.
     """
     if not folder.exists():
-        # Under its name only when complete: a run that is killed here starts again.
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        _write_all(partial, random.Random(seed))
-        try:
-            partial.rename(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(partial)
+        with new_folder(folder) as partial:
+            _write_all(partial, random.Random(seed))
     return [
         SetSettings(path="descriptions.json", images="images"),
         SetSettings(path="dialogues.json", images="images"),

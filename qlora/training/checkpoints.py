@@ -8,16 +8,14 @@ disk or a bad block left behind is passed over. Knows files, not models.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lite.files import replacing
+from lite.files import replacing, replacing_folder, sha256_of
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")
@@ -47,25 +45,12 @@ class Checkpoints:
         Raises:
             OSError: it cannot be written; the earlier checkpoints are as they were.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"step-{step:08d}"
-        partial = self.folder / f".step-{step:08d}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir()
+        # What has the name already is damaged, or it would have been resumed.
+        with replacing_folder(final, durable=True) as partial:
             write(partial)
             manifest = {"step": step, "files": {n: _record(partial / n) for n in _files(partial)}}
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            for file in (*_files(partial), MANIFEST):
-                _sync(partial / file)
-            for parent in (*(p for p in partial.rglob("*") if p.is_dir()), partial):
-                _sync(parent)
-            shutil.rmtree(final, ignore_errors=True)  # damaged, or it would have been resumed
-            partial.rename(final)
-            _sync(self.folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
         self._prune()
         return final
 
@@ -105,9 +90,8 @@ def step_of(checkpoint: Path) -> int:
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Replace a small file at once or not at all. Raises OSError."""
-    with replacing(path) as partial:
+    with replacing(path, durable=True) as partial:
         partial.write_text(text, encoding="utf-8")
-        _sync(partial)
 
 
 def _files(folder: Path) -> list[str]:
@@ -116,17 +100,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _record(path: Path) -> dict[str, object]:
-    with path.open("rb") as file:
-        sha = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _sha(file)
-    return {"size": path.stat().st_size, "sha256": sha.hexdigest()}
-
-
-def _sha(file: object) -> hashlib._Hash:
-    """`hashlib.file_digest` of Python 3.11, for 3.10."""
-    sha = hashlib.sha256()
-    while block := file.read(1 << 20):  # type: ignore[attr-defined]
-        sha.update(block)
-    return sha
+    return {"size": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _problem(folder: Path, step: int) -> str | None:
@@ -146,14 +120,3 @@ def _problem(folder: Path, step: int) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its manifest cannot be read: {type(error).__name__}"
     return None
-
-
-def _sync(path: Path) -> None:
-    """Bring a file or folder to the disk; folders cannot be opened on Windows."""
-    if os.name == "nt" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

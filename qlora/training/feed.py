@@ -65,7 +65,7 @@ class Encoder:
 
     def row(self, samples: Sequence[Sample]) -> Row:
         how = self.injection
-        return pack(samples, how.image_id, how.attend, self.normalise, how.places)
+        return pack(samples, how.image_id, how.attend, self.normalise, how.image_tokens)
 
     def prompt(self, conversation: Conversation) -> list[int]:
         """Ids up to where the first answer starts."""

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lite.errors import BadInput, LiteError
+from lite.files import replacing_folder
 from qlora.checkpoints.training_facts import TrainingFacts, write_training_facts
 from qlora.checkpoints.writing import write_tensors
 from qlora.data.shuffle import seed_of
@@ -303,11 +304,8 @@ class Trainer:
         """Put the newest checkpoint's adapter at `adapter`, where people look for it."""
         found = self.checkpoints.latest()
         assert found is not None
-        final, partial = self.folder / ADAPTER, self.folder / f".{ADAPTER}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(found / ADAPTER, partial)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        with replacing_folder(self.folder / ADAPTER) as partial:
+            shutil.copytree(found / ADAPTER, partial, dirs_exist_ok=True)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -195,7 +195,7 @@ def test_a_write_that_ends_early_leaves_the_old_file(
     def stop(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("lite.chat.session_file.os.fsync", stop)
+    monkeypatch.setattr("lite.files.os.fsync", stop)
     with pytest.raises((BadInput, KeyboardInterrupt)) as caught:
         chat.save(path, kv=True)
     if isinstance(error, OSError):

@@ -37,7 +37,7 @@ from tests.qlora.families.test_idefics import reference as idefics
 from tests.qlora.families.test_idefics import write as write_idefics
 
 OWL_FOLDER = FIXTURE.parent / "mplug-owl-tiny"
-PLACES = 3
+IMAGE_TOKENS = 3
 PIECES = SentencePieceProcessor(model_file=str(FIXTURE / "llama" / "tokenizer.model"))
 IMAGE_ID = 400
 
@@ -45,7 +45,7 @@ IMAGE_ID = 400
 def tokenizer() -> Tokenizer:
     base = read_tokenizer(FIXTURE / "llama")
     special = {"<s>": base.bos, "</s>": base.eos, "<image>": IMAGE_ID}
-    return Tokenizer(base.tokenizer, special, places=PLACES, strips=False)
+    return Tokenizer(base.tokenizer, special, image_tokens=IMAGE_TOKENS, strips=False)
 
 
 def upstream_ids(text: str) -> list[int]:
@@ -54,7 +54,7 @@ def upstream_ids(text: str) -> list[int]:
     for i, turn in enumerate(text.split("</s>")):
         ids += [PIECES.eos_id()] if i else []
         for j, piece in enumerate(turn.split("<image>")):
-            ids += [IMAGE_ID] * PLACES if j else []
+            ids += [IMAGE_ID] * IMAGE_TOKENS if j else []
             ids += PIECES.encode(piece) if piece else []
     return ids
 
@@ -92,7 +92,7 @@ def test_only_answers_and_their_ends_are_trained(template: Dialogue, max_tokens:
         wanted = wanted[: -sample.cut - 1]
     trained = sample.targets[sample.targets != IGNORE]
     assert trained.tolist() == wanted
-    assert (sample.ids == IMAGE_ID).sum() == 2 * PLACES == len(sample.images) * PLACES
+    assert (sample.ids == IMAGE_ID).sum() == 2 * IMAGE_TOKENS == len(sample.images) * IMAGE_TOKENS
     # Each image stays whole, whatever the bound on tokens.
     assert (sample.targets[sample.ids == IMAGE_ID] == IGNORE).all()
 
