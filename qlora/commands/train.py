@@ -77,7 +77,10 @@ def command(
 
 
 def _train(recipe: Any, resume: bool) -> None:
-    from qlora.training.run import make_accelerator, make_trainer, open_data, prepare_folder
+    from qlora.data.opening import open_data
+    from qlora.training.assembly import make_trainer
+    from qlora.training.engine import make_accelerator
+    from qlora.training.folder import prepare_folder
     from qlora.training.stopping import stop_on_sigterm
 
     stop_on_sigterm()
@@ -136,7 +139,8 @@ def _inspect(recipe: Any, count: int) -> None:
 
     from qlora.data.encode import encode
     from qlora.data.inspect import show
-    from qlora.training.run import open_data, open_tokenizer, own_templates
+    from qlora.data.opening import open_data
+    from qlora.recipes.model import open_tokenizer, own_templates
 
     with _progress() as progress:
         data = open_data(recipe, progress)
@@ -156,7 +160,8 @@ def _audit(recipe: Any, as_json: bool) -> None:
 
     from qlora.data.audit import audit
     from qlora.data.audit_report import render
-    from qlora.training.run import open_data, open_tokenizer
+    from qlora.data.opening import open_data
+    from qlora.recipes.model import open_tokenizer
 
     with _progress() as progress:
         # What training would refuse is what an audit is for: count it.

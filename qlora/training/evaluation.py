@@ -25,7 +25,7 @@ class Evaluator:
     """Evaluates one model on held-out conversations.
 
     Attributes:
-        held_out: conversations by kind (`feed.IMAGES`, `feed.TEXT`).
+        held_out: conversations by kind (`qlora.data.opening.IMAGES`, `TEXT`).
         encoder: how samples are made.
         eye: how images are seen.
         answers: how many questions to answer, from each kind in turn.

@@ -21,6 +21,7 @@ from lite.text.template import Template
 from lite.text.tokenizer import Tokenizer
 from qlora.data.conversation import BadRecord, Conversation, ImageRef
 from qlora.data.encode import IGNORE, Sample, encode, prompt_ids
+from qlora.data.opening import IMAGES, TEXT
 from qlora.data.rows import Row, pack
 from qlora.recipes.schema import TrainingSettings
 from qlora.training.visual_tokens import Shown, VisualCache, prepare
@@ -111,8 +112,6 @@ class Micro:
     skipped: Counter[str] = field(default_factory=Counter)
     error: str = ""
 
-
-IMAGES, TEXT = "images", "text"
 
 # Draws before a run gives up on its data: with nine in ten records unusable, once in 10,000.
 _TRIES = 80

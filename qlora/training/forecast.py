@@ -11,18 +11,12 @@ from pathlib import Path
 from lite.errors import BadInput
 from lite.text.template import MMGPT, Template
 from qlora.data.conversation import Conversation
+from qlora.data.opening import IMAGES, TEXT, Data, Progress, open_data
 from qlora.families.published import TINY
 from qlora.plan import KNOWN, Device, Plan, Settings, Shapes, Work, make_plan
+from qlora.recipes.model import checkpoints_of, open_tokenizer
 from qlora.recipes.schema import Recipe
-from qlora.training.feed import IMAGES, TEXT, Stream, batches
-from qlora.training.run import (
-    Data,
-    Progress,
-    checkpoints_of,
-    open_data,
-    open_tokenizer,
-    total_steps,
-)
+from qlora.training.feed import Stream, batches
 
 # LLaMA's tokenizer makes one token of about four characters of English.
 _CHARACTERS = 4.0
@@ -65,7 +59,7 @@ def _work(recipe: Recipe, progress: Progress) -> Work | None:
     if recipe.data.name != TINY and not all(path.exists() for path in needed):
         return None
     data = open_data(recipe.lenient(), progress)
-    rows = total_steps(recipe, data) * recipe.training.accumulate
+    rows = data.steps(recipe.training) * recipe.training.accumulate
     samples = {kind: rows * n for kind, n in batches(recipe.training, data.streams).items()}
     with_images = data.streams.get(IMAGES)
     return Work(

@@ -14,7 +14,7 @@ from qlora.recipes.schema import Recipe
 
 # Started once with everything imported, so that each process of a test starts at once.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["qlora.training.run"])
+PROCESSES.set_forkserver_preload(["qlora.training.assembly"])
 
 SMALL = (
     "training.steps=8",
@@ -42,7 +42,10 @@ def train(recipe: Recipe, resume: bool = False, largest_file: int = 0) -> Any:
         resume: go on.
         largest_file: bytes after which the system refuses to write, as a full disk does.
     """
-    from qlora.training.run import make_accelerator, make_trainer, open_data, prepare_folder
+    from qlora.data.opening import open_data
+    from qlora.training.assembly import make_trainer
+    from qlora.training.engine import make_accelerator
+    from qlora.training.folder import prepare_folder
 
     torch.set_num_threads(1)
     prepare_folder(recipe, resume)

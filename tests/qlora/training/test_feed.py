@@ -6,10 +6,12 @@ import pytest
 
 from lite.errors import BadInput
 from lite.text.template import LLAVA_V1, MMGPT
+from qlora.data.opening import IMAGES, TEXT, open_data
+from qlora.recipes.model import checkpoints_of
 from qlora.recipes.reading import read_recipe
 from qlora.tiny.data import write_data
-from qlora.training.feed import IMAGES, TEXT, Feed
-from qlora.training.run import checkpoints_of, make_encoder, open_data
+from qlora.training.assembly import make_encoder
+from qlora.training.feed import Feed
 
 
 def test_a_data_set_may_have_a_template_of_its_own(tmp_path: Path) -> None:

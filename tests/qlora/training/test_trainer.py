@@ -212,7 +212,7 @@ def test_an_image_that_does_not_fit_is_left_out(tmp_path: Path) -> None:
 def test_the_engine_takes_nothing_but_processes_from_the_launcher(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from qlora.training.run import make_accelerator
+    from qlora.training.engine import make_accelerator
 
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "8")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
@@ -272,7 +272,9 @@ def test_the_loss_falls_and_ends_within_two_percent_of_the_unquantized_run(
 
 
 def test_the_base_is_the_same_after_training(trained: dict[str, Any], tmp_path: Path) -> None:
-    from qlora.training.run import make_accelerator, make_trainer, open_data
+    from qlora.data.opening import open_data
+    from qlora.training.assembly import make_trainer
+    from qlora.training.engine import make_accelerator
 
     trainer = trained["nf4"]
     recipe = trainer.recipe
