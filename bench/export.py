@@ -36,7 +36,8 @@ from lite.cli import run, say
 from lite.errors import LiteError
 from lite.files import replacing
 from lite.userdirs import cache_dir
-from qlora.model.config import Encoder, Gated
+from qlora.model.encoders.clip import ClipEncoder
+from qlora.model.injection.gated import Gated
 from qlora.model.weights import ModelWeights, llama_name
 from qlora.tiny.bpe import train_bpe
 from qlora.tiny.model import CORPUS
@@ -113,7 +114,7 @@ def write_checkpoints(weights: ModelWeights, folder: Path) -> None:
     say(f"Making {folder}")
     shutil.rmtree(folder, ignore_errors=True)
     config = weights.config
-    assert isinstance(config.encoder, Encoder)
+    assert isinstance(config.encoder, ClipEncoder)
     llama = folder / "llama"
     llama.mkdir(parents=True)
     (llama / "tokenizer.model").write_bytes(_tokenizer(config.llama.vocab_size))

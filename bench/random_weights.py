@@ -20,8 +20,9 @@ from torch import Tensor
 from bench.shapes import SHAPES
 from qlora.checkpoints.sources import TensorSource
 from qlora.checkpoints.tokenizer_files import TokenizerFiles
+from qlora.families.flamingo import ADDED_TOKENS
 from qlora.model import VisionLanguageModel
-from qlora.model.weights import ADDED_TOKENS, ModelWeights
+from qlora.model.weights import ModelWeights
 
 # Values in the pool: more than the largest norm or embedding row repeats in, and odd, so that the
 # rows of a matrix that is longer than the pool are not copies of each other.

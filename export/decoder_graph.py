@@ -32,7 +32,10 @@ from export.heads import pad_heads, padded_head_dim, rotary_tables
 from export.vision_graph import EPSILON
 from lite.bundle.attend import NEIGHBOURS
 from qlora.checkpoints.sources import TensorSource
-from qlora.model.config import Gated, GatedLlama, ModelConfig, TiledEncoder
+from qlora.model.config import ModelConfig
+from qlora.model.encoders.tiled import TiledEncoder
+from qlora.model.injection.gated import Gated
+from qlora.model.injection.gated_llama import GatedLlama
 
 
 class DecoderGraph:
@@ -262,7 +265,7 @@ class DecoderGraph:
         if not like_llama:
             return g.either(self.conditioned, run, lambda: x)
         assert isinstance(injection, GatedLlama)
-        return run() if injection.blind else g.either(self.attends, run_where_seeing, lambda: x)
+        return run() if injection.always else g.either(self.attends, run_where_seeing, lambda: x)
 
     def _cross_attention(self, x: ir.Value, name: str, block: int) -> ir.Value:
         g = self.g

@@ -182,7 +182,7 @@ def _run(model: VisionLanguageModel, probes: Sequence[Probe]) -> None:
         images += len(probe.pixels)
     model(
         torch.cat(ids, dim=1),
-        visual=model.see(torch.cat(pixels))[None],
+        visual=model.encode(torch.cat(pixels))[None],
         index=torch.cat(index, dim=1),
         positions=torch.cat(positions, dim=1),
     )

@@ -45,7 +45,7 @@ def choose(weights: ModelWeights, facts: TrainingFacts | None, asked: str = AUTO
     """Settle on a base.
 
     Args:
-        weights: as `read_weights` gives them, merged into the original base.
+        weights: as `read_flamingo` gives them, merged into the original base.
         facts: what the adapter was trained around, if its folder tells.
         asked: `auto`, `nf4` or `fp16`; `auto` is `nf4` for an adapter that says that it was
             trained on NF4, else `fp16`.

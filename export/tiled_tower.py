@@ -1,8 +1,8 @@
 """Llama-3.2-Vision's tower in the vision graph.
 
-Contract: equals `qlora.model.tiles.tile_tokens`. Layouts of tiles are known when the graph is
-written, so whatever depends on them alone is a table with a row for each: which part of the pixels
-a tile is, its positions, and which tokens do not see each other.
+Contract: equals `qlora.model.encoders.tiled.TiledEncoder.encode`. Layouts of tiles are known when
+the graph is written, so whatever depends on them alone is a table with a row for each: which part
+of the pixels a tile is, its positions, and which tokens do not attend to each other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import onnx_ir as ir
 from export.graph import BLOCKED, CONTRIB, INT64, Graph
 from lite.image.tiles import layouts
 from qlora.checkpoints.sources import TensorSource
-from qlora.model.config import TiledEncoder
+from qlora.model.encoders.tiled import TiledEncoder
 
 # LayerNorm epsilon before and after the first transformer; within, the config has its own.
 EPSILON = 1e-5

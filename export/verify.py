@@ -32,7 +32,7 @@ from lite.errors import LiteError
 from lite.image.preprocessing import PAD, SQUASH, TILES, Preprocessing, load_image, to_pixels
 from lite.text.template import template
 from qlora.model import ModelWeights, VisionLanguageModel
-from qlora.model.tiles import split
+from qlora.model.encoders.tiled import split
 
 # Mean KL divergence from fp32, in nats, above which a bundle is refused. For orientation, llama.cpp
 # publishes 0.0004 (8 bits) and 0.01 to 0.07 (4 bits) for LLaMA-7B and 8B.

@@ -17,16 +17,13 @@ from export.graph import CONTRIB, Graph
 from export.tiled_tower import TiledTower
 from qlora.checkpoints.clip_visual import STEM
 from qlora.checkpoints.sources import TensorSource
-from qlora.model.config import (
-    Abstractor,
-    Encoder,
-    GatedLlama,
-    ModelConfig,
-    Perceiver,
-    Projector,
-    TiledEncoder,
-)
-from qlora.model.connectors import FFN_EPSILON
+from qlora.model.config import ModelConfig
+from qlora.model.connectors.abstractor import FFN_EPSILON, Abstractor
+from qlora.model.connectors.perceiver import Perceiver
+from qlora.model.connectors.projector import Projector
+from qlora.model.encoders.clip import ClipEncoder
+from qlora.model.encoders.tiled import TiledEncoder
+from qlora.model.injection.gated_llama import GatedLlama
 
 # LayerNorm epsilon of torch, open_clip and OpenFlamingo alike.
 EPSILON = 1e-5
@@ -85,8 +82,8 @@ class VisionGraph:
     # CLIP's vision tower: the last layer's tokens
 
     @property
-    def _clip(self) -> Encoder:
-        assert isinstance(self.config.encoder, Encoder)
+    def _clip(self) -> ClipEncoder:
+        assert isinstance(self.config.encoder, ClipEncoder)
         return self.config.encoder
 
     def _encode(self, pixels: ir.Value) -> ir.Value:
@@ -161,6 +158,7 @@ class VisionGraph:
             return self._resample(media, connector)
         if isinstance(connector, Abstractor):
             return self._abstract(media, connector)
+        assert isinstance(connector, Projector)
         return self._project(media, connector)
 
     # the perceiver resampler

@@ -11,7 +11,7 @@ import pytest
 
 from export.bundle import write_bundle
 from export.precision import precision
-from qlora.model import read_weights
+from qlora.families.flamingo import read_flamingo
 
 # A shell's background job ignores Ctrl-C and so would every program that a test starts and stops.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,7 +75,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def bundle(variant: str = "base", kind: str = "fp32") -> Path:
         if (variant, kind) not in made:
             out = tmp_path_factory.mktemp("bundles") / f"{variant}-{kind}"
-            weights = read_weights(**CHECKPOINTS, **VARIANTS[variant])
+            weights = read_flamingo(**CHECKPOINTS, **VARIANTS[variant])
             write_bundle(weights, out, precision(kind), lambda bundle: [])
             made[variant, kind] = out
         return made[variant, kind]
@@ -92,7 +92,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if kind not in made:
             made[kind] = tmp_path_factory.mktemp("halves") / kind
             chosen = precision(kind, activations=16)
-            write_bundle(read_weights(**CHECKPOINTS), made[kind], chosen, lambda bundle: [])
+            write_bundle(read_flamingo(**CHECKPOINTS), made[kind], chosen, lambda bundle: [])
         return made[kind]
 
     return bundle

@@ -9,8 +9,8 @@ import torch
 import lite
 from export.verify import kl_divergence
 from lite.image.preprocessing import load_image, to_pixels
+from qlora.families.flamingo import read_flamingo
 from qlora.model import VisionLanguageModel
-from qlora.model.clip import patch_tokens
 from tests.conftest import CASES, CHECKPOINTS, VARIANTS, VOCAB, Case
 
 WITH_IMAGES = [case for case in CASES if case.images]
@@ -20,7 +20,7 @@ NEW_TOKENS = 16
 
 @cache
 def torch_model(variant: str) -> VisionLanguageModel:
-    return VisionLanguageModel.from_checkpoints(**CHECKPOINTS, **VARIANTS[variant])
+    return VisionLanguageModel.from_weights(read_flamingo(**CHECKPOINTS, **VARIANTS[variant]))
 
 
 def pixels(case: Case) -> torch.Tensor | None:
@@ -51,7 +51,7 @@ def test_pixels_equal_the_reference(case, bundles):
 def test_clip_and_resampler_equal_the_reference(case):
     model = torch_model("base")
     with torch.no_grad():
-        tokens = patch_tokens(model.vision_encoder, pixels(case))
+        tokens, _ = model.config.encoder.encode(model.vision_encoder, pixels(case))
         resampled = model.perceiver(tokens)
     assert np.abs(tokens.numpy() - case["clip_tokens"]).max() <= 1e-5
     assert np.abs(resampled.numpy() - case["resampled"]).max() <= 1e-5

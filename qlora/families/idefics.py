@@ -34,7 +34,9 @@ from qlora.families.parts import (
     sizes,
 )
 from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors
-from qlora.model.config import Encoder, GatedLlama, Perceiver
+from qlora.model.connectors.perceiver import Perceiver
+from qlora.model.encoders.clip import ClipEncoder
+from qlora.model.injection.gated_llama import GatedLlama
 from qlora.model.weights import ModelWeights
 
 MODEL_TYPE = "idefics"
@@ -93,7 +95,7 @@ def read_idefics(folder: Path, config: dict[str, Any], lora: Path | None = None)
     vision = section(config, "vision_config", path)
     tower = {"hidden_act": "gelu", **vision}
     tower["hidden_size"] = vision.get("embed_dim", vision.get("hidden_size"))
-    encoder = Encoder(
+    encoder = ClipEncoder(
         tower_config(tower, _VISION, path),
         keep_class=True,
         epsilon=epsilon(vision, 1e-5, path),
@@ -143,7 +145,7 @@ def _refuse_unsupported(config: dict[str, Any], path: Path) -> None:
         )
 
 
-def _perceiver(config: dict[str, Any], encoder: Encoder, path: Path) -> Perceiver:
+def _perceiver(config: dict[str, Any], encoder: ClipEncoder, path: Path) -> Perceiver:
     latents, depth, heads, dim_head = sizes(config, _PERCEIVER, path).values()
     norms = bool(config.get("qk_layer_norms_perceiver", False))
     return Perceiver(encoder.width, latents, depth, heads, dim_head, norms, "relu")
@@ -168,7 +170,7 @@ def _injection(
         head_norms=bool(config.get("qk_layer_norms", False)),
         gates=hidden if config.get("alpha_type", "float") == "vector" else 1,
         epsilon=float(eps),
-        blind=True,
+        always=True,
     )
 
 
@@ -209,7 +211,7 @@ def _language(
 
 
 def _perceiver_tensors(source: TensorSource, c: Perceiver, folder: Path) -> TensorSource:
-    """The resampler under the names of `qlora.model.perceiver`."""
+    """The resampler under the names of `qlora.model.connectors.perceiver`."""
     width, inner = c.width, c.heads * c.dim_head
     plain: dict[str, tuple[str, tuple[int, ...]]] = {"latents": ("latents", (c.latents, width))}
     made: dict[str, Computed] = {}
@@ -246,7 +248,7 @@ def _perceiver_tensors(source: TensorSource, c: Perceiver, folder: Path) -> Tens
 def _block_tensors(
     tensors: TensorSource, c: GatedLlama, text: dict[str, int], visual: int, folder: Path
 ) -> TensorSource:
-    """The gated blocks under the names of `qlora.model.gated_cross_attention.GatedLlamaBlock`."""
+    """The gated blocks under the names of `qlora.model.injection.gated_llama.GatedLlamaBlock`."""
     hidden, inner = text["hidden_size"], c.heads * c.dim_head
     gate = (1,) if c.gates == 1 else (1, 1, hidden)
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {

@@ -30,7 +30,8 @@ from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
 from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
 from qlora.families.parts import adapter, assemble, below, epsilon, preprocessing, section
 from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors
-from qlora.model.config import Encoder, Projector
+from qlora.model.connectors.projector import Projector
+from qlora.model.encoders.clip import ClipEncoder
 from qlora.model.weights import ModelWeights
 
 MODEL_TYPES = ("llava", "llava_llama")
@@ -170,7 +171,7 @@ def _assembled(
     vision: TensorSource,
     projector: TensorSource,
     depth: int,
-    encoder: Encoder,
+    encoder: ClipEncoder,
     fit: str,
     image: int | None,
     lora: LoraCheckpoint | None,
@@ -224,7 +225,7 @@ def _plain(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "model_type": "llama", "quantization_config": None}
 
 
-def _encoder(config: dict[str, Any], path: Path, layer: object, keep_class: bool) -> Encoder:
+def _encoder(config: dict[str, Any], path: Path, layer: object, keep_class: bool) -> ClipEncoder:
     clip = tower_config(config, _CLIP, path)
     layers = clip["vision_cfg"]["layers"]
     used = layer if type(layer) is int else 0
@@ -235,10 +236,10 @@ def _encoder(config: dict[str, Any], path: Path, layer: object, keep_class: bool
             f"{layers} layers; give files that belong together."
         )
     clip["vision_cfg"]["layers"] = used
-    return Encoder(clip, keep_class=keep_class, epsilon=epsilon(config, 1e-5, path))
+    return ClipEncoder(clip, keep_class=keep_class, epsilon=epsilon(config, 1e-5, path))
 
 
-def _tower(tensors: TensorSource, encoder: Encoder, folder: Path) -> TensorSource:
+def _tower(tensors: TensorSource, encoder: ClipEncoder, folder: Path) -> TensorSource:
     """transformers before 5 has a level more in the names."""
     inner = renamed(tensors, lambda name: name.removeprefix("vision_model."))
     return tower_tensors(inner, encoder, CLIP_TOWER, folder)
@@ -337,7 +338,7 @@ def _numbered(source: TensorSource, pattern: str, number: Any) -> TensorSource:
     return renamed(source, inner)
 
 
-def _projector(source: TensorSource, depth: int, encoder: Encoder, folder: Path) -> Projector:
+def _projector(source: TensorSource, depth: int, encoder: ClipEncoder, folder: Path) -> Projector:
     """The projector of these tensors, checked against the encoder before it."""
     for name in ("layers.0.weight", f"layers.{depth - 1}.weight"):
         if name not in source or len(source.shape(name)) != 2:

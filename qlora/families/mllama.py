@@ -24,8 +24,9 @@ from qlora.checkpoints.llama import decoder_of
 from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
 from qlora.checkpoints.vit_config import check_preprocessing
 from qlora.families.parts import adapter, assemble, below, section, sizes
-from qlora.model.config import GatedLlama, Projector, TiledEncoder
-from qlora.model.tiles import tiled_tower
+from qlora.model.connectors.projector import Projector
+from qlora.model.encoders.tiled import TiledEncoder
+from qlora.model.injection.gated_llama import GatedLlama
 from qlora.model.weights import ModelWeights
 
 MODEL_TYPE = "mllama"
@@ -201,7 +202,7 @@ def _injection(
         head_norms=True,
         gates=1,
         epsilon=float(epsilon),
-        blind=False,
+        always=False,
     )
 
 
@@ -227,7 +228,7 @@ def _counted(layer: int, places: dict[int, int]) -> int:
 
 
 def _vision(tensors: TensorSource, encoder: TiledEncoder, folder: Path) -> TensorSource:
-    parameters = tiled_tower(encoder).named_parameters()
+    parameters = encoder.build().named_parameters()
     expected = {name: tuple(parameter.shape) for name, parameter in parameters}
     check_tensors(tensors, expected, folder, "Llama-3.2-Vision folder")
     return tensors

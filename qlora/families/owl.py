@@ -31,7 +31,8 @@ from qlora.families.parts import (
     sizes,
 )
 from qlora.families.towers import OWL_TOWER, tower_config, tower_tensors
-from qlora.model.config import Abstractor, Encoder
+from qlora.model.connectors.abstractor import Abstractor
+from qlora.model.encoders.clip import ClipEncoder
 from qlora.model.weights import ModelWeights
 
 MODEL_TYPE = "mplug-owl"
@@ -70,7 +71,7 @@ def read_owl(folder: Path, config: dict[str, Any], lora: Path | None = None) -> 
     path = folder / "config.json"
     tensors = open_tensors(folder)
     _refuse_others(tensors, folder)
-    encoder = Encoder(
+    encoder = ClipEncoder(
         tower_config(section(config, "vision_config", path), _VIT, path),
         keep_class=True,
         final_norm=True,
@@ -111,7 +112,7 @@ def _refuse_others(tensors: TensorSource, folder: Path) -> None:
 
 
 def _abstractor(
-    config: dict[str, Any], tensors: TensorSource, encoder: Encoder, path: Path
+    config: dict[str, Any], tensors: TensorSource, encoder: ClipEncoder, path: Path
 ) -> Abstractor:
     raw = section(config, "visual_abstractor_config", path)
     found = sizes(raw, _QUERIES, path)
@@ -148,7 +149,7 @@ def _connector_tensors(tensors: TensorSource) -> TensorSource:
 
 
 def _abstractor_shapes(c: Abstractor) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor of `qlora.model.connectors.VisualAbstractor`."""
+    """Name and shape of each tensor of `qlora.model.connectors.abstractor.VisualAbstractor`."""
     shapes: dict[str, tuple[int, ...]] = {
         "query_tokens": (1, c.queries, c.dim),
         "visual_fc.weight": (c.width, c.dim),

@@ -22,16 +22,14 @@ from qlora.checkpoints.lora import LoraCheckpoint, read_lora
 from qlora.checkpoints.sources import TensorSource, from_tensors, merged, renamed
 from qlora.checkpoints.tokenizer_files import TokenizerFiles
 from qlora.checkpoints.vit_config import check_preprocessing
-from qlora.model.config import (
-    Abstractor,
-    Encoder,
-    GatedLlama,
-    ModelConfig,
-    Perceiver,
-    Projector,
-    Spliced,
-    TiledEncoder,
-)
+from qlora.model.config import ModelConfig
+from qlora.model.connectors.abstractor import Abstractor
+from qlora.model.connectors.perceiver import Perceiver
+from qlora.model.connectors.projector import Projector
+from qlora.model.encoders.clip import ClipEncoder
+from qlora.model.encoders.tiled import TiledEncoder
+from qlora.model.injection.gated_llama import GatedLlama
+from qlora.model.injection.spliced import Spliced
 from qlora.model.weights import LoraMerged, ModelWeights
 
 # Paths of the language model's linear layers as the families' adapters spell them.
@@ -115,7 +113,7 @@ def assemble(
     decoder: LlamaCheckpoint,
     vision: TensorSource,
     connected: TensorSource,
-    encoder: Encoder | TiledEncoder,
+    encoder: ClipEncoder | TiledEncoder,
     connector: Abstractor | Perceiver | Projector,
     preprocessing: Preprocessing,
     injection: GatedLlama | Spliced | None = None,

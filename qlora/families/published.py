@@ -81,18 +81,18 @@ class Checkpoints:
         """Fetch what is not here, and open everything.
 
         Raises:
-            BadInput: see `qlora.checkpoints.hub.resolve`, `qlora.model.read_weights` and
-                `qlora.families.read_model`.
+            BadInput: see `qlora.checkpoints.hub.resolve`,
+                `qlora.families.flamingo.read_flamingo` and `qlora.families.read_model`.
         """
         from qlora.checkpoints.hub import resolve
         from qlora.families import read_model
-        from qlora.model import read_weights
+        from qlora.families.flamingo import read_flamingo
 
         lora = resolve(self.lora, "lora") if self.lora and with_lora else None
         if self.model:
             base = resolve(self.llama, "llama") if self.llama else None
             return read_model(resolve(self.model, "model"), lora, base, self.clip or None)
-        return read_weights(
+        return read_flamingo(
             resolve(self.llama, "llama"),
             self.clip,
             self.clip_weights,

@@ -1,7 +1,8 @@
 """Vision towers of whole models, under open_clip's parameter names.
 
 Contract: towers differ in how they spell their parts and in how queries, keys and values are kept;
-`TowerNames` says both, and `tower_tensors` gives the one tower that `qlora.model.clip` computes.
+`TowerNames` says both, and `tower_tensors` gives the one tower that
+`qlora.model.encoders.clip` computes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from qlora.checkpoints.checks import check_tensors
 from qlora.checkpoints.computed import Computed, ComputedTensors
 from qlora.checkpoints.sources import TensorSource, merged, renamed
 from qlora.families.parts import sizes
-from qlora.model.config import Encoder
+from qlora.model.encoders.clip import ClipEncoder
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ _IMAGE = ("image_size", "patch_size")
 
 
 def tower_tensors(
-    tensors: TensorSource, encoder: Encoder, names: TowerNames, folder: Path
+    tensors: TensorSource, encoder: ClipEncoder, names: TowerNames, folder: Path
 ) -> TensorSource:
     """The tower's parameters; what the encoder has no use for is left out.
 
@@ -166,7 +167,7 @@ _Plain = dict[str, tuple[str, tuple[int, ...]]]
 _Made = dict[str, tuple[Computed, tuple[int, ...]]]
 
 
-def _layout(encoder: Encoder, names: TowerNames, heads: int) -> tuple[_Plain, _Made]:
+def _layout(encoder: ClipEncoder, names: TowerNames, heads: int) -> tuple[_Plain, _Made]:
     """Our name -> (their name, shape), and our name -> (recipe, shape of each of its parts)."""
     vision = encoder.clip["vision_cfg"]
     width, patch = vision["width"], vision["patch_size"]

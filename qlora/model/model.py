@@ -8,36 +8,24 @@ LLaMA.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, LlamaForCausalLM, MllamaVisionModel
+from transformers import Cache, DynamicCache
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from lite.bundle.attend import FOLLOWING
-from lite.bundle.injection import SPLICED, Injection
+from lite.bundle.injection import Injection
 from lite.errors import BadInput
-from qlora.checkpoints.sources import TensorSource
-from qlora.model.clip import patch_tokens, vision_tower
-from qlora.model.config import DIM_HEAD, GatedLlama, ModelConfig, TiledEncoder
-from qlora.model.connectors import connector
-from qlora.model.gated_cross_attention import (
-    CACHE,
-    GatedCrossAttentionBlock,
-    GatedDecoderLayer,
-    GatedLlamaBlock,
-)
-from qlora.model.tiles import tile_tokens, tiled_tower
-from qlora.model.weights import ModelWeights, read_weights
+from qlora.checkpoints.views import TensorSource
+from qlora.model.config import ModelConfig
+from qlora.model.decoder import CACHE, build_decoder
+from qlora.model.weights import ModelWeights
 
 
 class VisionLanguageModel(nn.Module):
-    """A chat model that sees: text tokens and images in, next-token logits out.
+    """Text tokens and images in, next-token logits out.
 
     Parameter names follow OpenFlamingo: `vision_encoder.*`, `lang_encoder.*`, and between them the
     connector under its own name, `perceiver.*` there.
@@ -46,25 +34,19 @@ class VisionLanguageModel(nn.Module):
         checkpointing: recompute decoder layers in the backward pass, see `GatedDecoderLayer`.
 
     Example:
-        >>> model = VisionLanguageModel.from_checkpoints(llama="llama-7b", clip_config="ViT-L-14",
-        ...     clip="openai", flamingo="checkpoint.pt", lora="mmgpt-lora-v0-release.pt")
+        >>> model = VisionLanguageModel.from_weights(read_model(Path("llava-1.5-7b-hf")))
         >>> logits = model(ids, pixels)   # [T, vocab]
     """
 
     def __init__(self, config: ModelConfig, image_id: int) -> None:
-        """The modules, with empty (meta) parameters: see `from_checkpoints`."""
+        """The modules, with empty (meta) parameters: see `from_weights`."""
         super().__init__()
         self.config = config
         self.image_id = image_id
-        encoder = config.encoder
-        self.vision_encoder: nn.Module
-        if isinstance(encoder, TiledEncoder):
-            self.vision_encoder = tiled_tower(encoder)
-        else:
-            self.vision_encoder = vision_tower(encoder)
+        self.vision_encoder = config.encoder.build()
         with torch.device("meta"):
-            self.add_module(config.connector.name, connector(config.connector))
-            self.lang_encoder = _conditioned_llama(config)
+            self.add_module(config.connector.name, config.connector.build())
+            self.lang_encoder = build_decoder(config)
         # Not a parameter: computed from the config, so it must not stay on the meta device.
         self.lang_encoder.model.rotary_emb = LlamaRotaryEmbedding(config.llama)
 
@@ -88,55 +70,24 @@ class VisionLanguageModel(nn.Module):
             layer.checkpointing = on
 
     @classmethod
-    def from_checkpoints(
-        cls,
-        llama: str | Path,
-        clip_config: str | Path,
-        clip: str | Path,
-        flamingo: str | Path,
-        lora: str | Path | None = None,
-        attend: str = FOLLOWING,
-        dtype: torch.dtype = torch.float32,
+    def from_weights(
+        cls, weights: ModelWeights, dtype: torch.dtype = torch.float32
     ) -> VisionLanguageModel:
-        """Read the checkpoints into a model on the CPU, in eval mode.
+        """A model of checkpoints that were opened, on the CPU, in eval mode.
 
         Args:
-            llama: LLaMA folder.
-            clip_config: open_clip model name or config file.
-            clip: open_clip pretrained tag or weights file.
-            flamingo: OpenFlamingo `checkpoint.pt`.
-            lora: Multimodal-GPT LoRA file or PEFT adapter folder; merged into the weights.
-            attend: `following` or `preceding`, see `lite.bundle.attend`.
+            weights: of a reader of `qlora.families`.
             dtype: of all parameters.
-
-        Raises:
-            BadInput: see `qlora.model.weights.read_weights`.
         """
-        weights = read_weights(
-            Path(llama),
-            str(clip_config),
-            str(clip),
-            Path(flamingo),
-            Path(lora) if lora is not None else None,
-            attend,
-        )
-        return cls.of(weights, dtype)
-
-    @classmethod
-    def of(cls, weights: ModelWeights, dtype: torch.dtype = torch.float32) -> VisionLanguageModel:
-        """A model of checkpoints that were opened, on the CPU, in eval mode."""
         model = cls(weights.config, weights.special_ids["<image>"])
         fill(model, weights.tensors, dtype)
         return model.eval()
 
-    def see(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor) -> Tensor:
         """`pixels [n, 3, H, W]` -> visual tokens `[n, L, D_vis]`; zeros where there is none."""
-        encoder = self.config.encoder
-        if isinstance(encoder, TiledEncoder):
-            assert isinstance(self.vision_encoder, MllamaVisionModel)
-            tokens, filled = tile_tokens(self.vision_encoder, pixels)
-            return self.connector(tokens) * filled
-        return self.connector(patch_tokens(self.vision_encoder, pixels, encoder.keep_class))
+        tokens, mask = self.config.encoder.encode(self.vision_encoder, pixels)
+        visual = self.connector(tokens)
+        return visual if mask is None else visual * mask
 
     def forward(
         self,
@@ -166,7 +117,7 @@ class VisionLanguageModel(nn.Module):
         ids = ids[None] if single else ids
         if visual is None and pixels is not None and pixels.numel():
             pixels = pixels[None] if pixels.dim() == 4 else pixels
-            visual = self.see(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+            visual = self.encode(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
         hidden = self.hidden(ids, visual=visual, index=index, positions=positions, past=past)
         logits = self.lang_encoder.lm_head(hidden)
         return logits[0] if single else logits
@@ -185,11 +136,12 @@ class VisionLanguageModel(nn.Module):
         Args:
             ids: `[B, T]`.
             visual: visual tokens `[B, n, L, D_vis]` of each row's images; None without images.
-            index: int `[B, T]`, the image that each token sees or is a part of, or `[B, T, 2]`
-                where it may see several (`lite.bundle.injection.Injection.index`); needed where
-                `ids` alone cannot tell it: in a continuation, and in a row of several samples.
+            index: int `[B, T]`, the image that each token attends to or is a part of, or
+                `[B, T, 2]` where it may attend to several
+                (`lite.bundle.injection.Injection.index`); needed where `ids` alone cannot tell it:
+                in a continuation, and in a row of several samples.
             positions: int `[B, T]`, each token's position in its sample. A step other than +1
-                starts another sample, and samples do not see each other; None for one sample.
+                starts another sample, and samples do not attend to each other; None for one sample.
             past: KV cache to read and extend; not together with `positions`.
 
         Returns:
@@ -201,28 +153,12 @@ class VisionLanguageModel(nn.Module):
         if index is None:
             index = self.image_index(ids, 0 if visual is None else visual.shape[1])
         decoder = self.lang_encoder.get_decoder()
-        shown: dict[str, Any]
-        if self.config.injection.name == SPLICED:
-            shown = {"inputs_embeds": self._spliced(ids, visual, index)}
-        else:
-            shown = {"input_ids": ids, "visual": visual, "image_index": index}
-        shown[CACHE] = past
-        return decoder(
-            position_ids=positions, use_cache=past is not None, **shown
-        ).last_hidden_state
-
-    def _spliced(self, ids: Tensor, visual: Tensor | None, index: Tensor) -> Tensor:
-        """Embeddings `[B, T, D]` of `ids`, with those of images in their places."""
-        is_image = index > 0
-        # `<image>` needs no row of its own.
-        x = self.lang_encoder.get_input_embeddings()(ids.masked_fill(is_image, 0))
-        if visual is None:
-            return x
-        # Whole images are shown, so counting the places of a row finds each place in its image.
-        offset = (is_image.cumsum(1) - 1) % self.injection.image_tokens
-        row = torch.arange(len(ids), device=ids.device)[:, None]
-        tokens = visual[row, (index - 1).clamp(min=0), offset]
-        return torch.where(is_image[..., None], tokens.to(x.dtype), x)
+        inputs = self.config.injection.decoder_inputs(
+            ids, visual, index, decoder.get_input_embeddings()
+        )
+        inputs[CACHE] = past
+        output = decoder(position_ids=positions, use_cache=past is not None, **inputs)
+        return output.last_hidden_state
 
     def image_index(self, ids: Tensor, images: int) -> Tensor:
         """The `index` of `ids [B, T]`, checked against the number of images."""
@@ -253,7 +189,7 @@ class VisionLanguageModel(nn.Module):
             max_new_tokens: stop after so many.
             eos: stop at this id, which is not returned.
             choose: next token from logits `[vocab]` (`lite.chat.sampling.Sampler`); greedy by
-            default.
+                default.
             use_cache: False recomputes the whole sequence at each step.
 
         Returns:
@@ -263,7 +199,7 @@ class VisionLanguageModel(nn.Module):
         sequence = torch.as_tensor(ids, dtype=torch.long)[None].cpu()
         prompt = sequence.shape[1]
         if visual is None and pixels is not None and pixels.numel():
-            visual = self.see(pixels)[None]
+            visual = self.encode(pixels)[None]
         images = 0 if visual is None else visual.shape[1]
         past = DynamicCache(config=self.config.llama) if use_cache else None
         while sequence.shape[1] - prompt < max_new_tokens:
@@ -309,27 +245,6 @@ def check_fit(model: nn.Module, tensors: TensorSource) -> None:
 
 
 def assign(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put `tensor` in the place of the parameter called `name`."""
+    """Make `tensor` the parameter called `name`."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, nn.Parameter(tensor, requires_grad=False))
-
-
-def _conditioned_llama(config: ModelConfig) -> LlamaForCausalLM:
-    """transformers' LLaMA with the wider embedding and every layer wrapped."""
-    llama_config = copy.deepcopy(config.llama)
-    # Tied or not, the head is a tensor of its own here: it has no rows for the added tokens.
-    llama_config.tie_word_embeddings = False
-    llama = LlamaForCausalLM(llama_config)
-    hidden = llama_config.hidden_size
-    llama.model.embed_tokens = nn.Embedding(config.embedding_rows, hidden)
-    for i, layer in enumerate(llama.model.layers):
-        gated = _gated_block(config) if i in config.injection.layers else None
-        llama.model.layers[i] = GatedDecoderLayer(layer, gated)
-    return llama
-
-
-def _gated_block(config: ModelConfig) -> GatedCrossAttentionBlock | GatedLlamaBlock:
-    hidden, injection = config.llama.hidden_size, config.injection
-    if isinstance(injection, GatedLlama):
-        return GatedLlamaBlock(hidden, config.dim_visual, injection)
-    return GatedCrossAttentionBlock(hidden, config.dim_visual, DIM_HEAD, injection.heads)

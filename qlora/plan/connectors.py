@@ -6,9 +6,12 @@ weight and token, norms and attention's products left out.
 
 from __future__ import annotations
 
-from qlora.model.config import Abstractor, Perceiver, Projector
+from qlora.model.connectors.abstractor import Abstractor
+from qlora.model.connectors.perceiver import Perceiver
+from qlora.model.connectors.projector import Projector
+from qlora.model.parts import ConnectorConfig
 
-Connector = Perceiver | Abstractor | Projector
+Connector = ConnectorConfig
 
 
 def parameters(connector: Connector) -> int:
@@ -24,6 +27,7 @@ def parameters(connector: Connector) -> int:
         feed = 3 * dim * inner + 2 * inner + dim + 2 * inner + 2 * dim
         ends = connector.queries * dim + dim * connector.width + 2 * connector.width
         return connector.depth * (attention + feed) + ends
+    assert isinstance(connector, Projector)
     first = connector.dim_media * connector.width
     biases = connector.depth * connector.width if connector.bias else 0
     return first + (connector.depth - 1) * connector.width**2 + biases

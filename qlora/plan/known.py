@@ -14,18 +14,16 @@ from lite.bundle.attend import FOLLOWING, NEIGHBOURS, OWN
 from lite.image.preprocessing import CROP, PAD, SQUASH, TILES, Preprocessing
 from lite.text.template import IDEFICS, LLAMA_3, LLAVA_V1, MMGPT, OWL
 from qlora.families import published
-from qlora.model.config import (
-    Abstractor,
-    Encoder,
-    Gated,
-    GatedLlama,
-    ModelConfig,
-    Perceiver,
-    Projector,
-    Spliced,
-    TiledEncoder,
-)
-from qlora.model.weights import ADDED_TOKENS
+from qlora.families.flamingo import ADDED_TOKENS
+from qlora.model.config import ModelConfig
+from qlora.model.connectors.abstractor import Abstractor
+from qlora.model.connectors.perceiver import Perceiver
+from qlora.model.connectors.projector import Projector
+from qlora.model.encoders.clip import ClipEncoder
+from qlora.model.encoders.tiled import TiledEncoder
+from qlora.model.injection.gated import Gated
+from qlora.model.injection.gated_llama import GatedLlama
+from qlora.model.injection.spliced import Spliced
 
 
 def llama(hidden: int, layers: int, heads: int, feed_forward: int, **others: Any) -> LlamaConfig:
@@ -56,7 +54,7 @@ def flamingo(language: LlamaConfig, interval: int, tower: dict[str, Any]) -> Mod
     return ModelConfig(
         family="mmgpt",
         llama=language,
-        encoder=Encoder(tower),
+        encoder=ClipEncoder(tower),
         connector=Perceiver(width=vision["width"], latents=64, depth=6, heads=8),
         injection=Gated(tuple(range(interval - 1, language.num_hidden_layers, interval)), 8),
         attend=FOLLOWING,
@@ -72,7 +70,7 @@ MMGPT_9B = flamingo(_LLAMA_7B, 4, clip(1024, 24, 224))
 OWL_7B = replace(
     MMGPT_9B,
     family="mplug-owl",
-    encoder=Encoder(clip(1024, 24, 224), keep_class=True, final_norm=True, epsilon=1e-6),
+    encoder=ClipEncoder(clip(1024, 24, 224), keep_class=True, final_norm=True, epsilon=1e-6),
     connector=Abstractor(
         dim=1024, dim_media=1024, queries=64, depth=6, heads=16, inner=2816, width=4096
     ),
@@ -85,7 +83,7 @@ LLAVA_7B = replace(
     MMGPT_9B,
     family="llava",
     # The last layer's output is not used.
-    encoder=Encoder(clip(1024, 23, 336)),
+    encoder=ClipEncoder(clip(1024, 23, 336)),
     connector=Projector(dim_media=1024, width=4096, depth=2, latents=576),
     injection=Spliced(),
     attend=OWN,
@@ -101,12 +99,14 @@ _IDEFICS_BLOCKS = GatedLlama(
     head_norms=True,
     gates=1,
     epsilon=1e-6,
-    blind=True,
+    always=True,
 )
 IDEFICS_9B = replace(
     MMGPT_9B,
     family="idefics",
-    encoder=Encoder(clip(1280, 32, 224, head_width=80) | {"quick_gelu": False}, keep_class=True),
+    encoder=ClipEncoder(
+        clip(1280, 32, 224, head_width=80) | {"quick_gelu": False}, keep_class=True
+    ),
     connector=Perceiver(1280, 64, 6, 16, dim_head=96, head_norms=True, activation="relu"),
     injection=_IDEFICS_BLOCKS,
     preprocessing=Preprocessing(224, fit=SQUASH),
@@ -127,7 +127,7 @@ MLLAMA_11B = replace(
         kv_heads=8,
         inner=14336,
         epsilon=1e-5,
-        blind=False,
+        always=False,
     ),
     attend=NEIGHBOURS,
     preprocessing=Preprocessing(_TILE, fit=TILES, tiles=_MOST),

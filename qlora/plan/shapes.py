@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from qlora.model.adapters import check_targets
-from qlora.model.config import (
-    Encoder,
-    Gated,
-    GatedLlama,
-    ModelConfig,
-    Spliced,
-    TiledEncoder,
-)
+from qlora.model.config import ModelConfig
+from qlora.model.encoders.clip import ClipEncoder
+from qlora.model.encoders.tiled import TiledEncoder
+from qlora.model.injection.gated_llama import GatedLlama
+from qlora.model.parts import EncoderConfig, InjectionConfig
 from qlora.plan.connectors import Connector, operations, parameters
 
 # Forward, again in the backward pass (checkpointing), and the gradient of the input.
@@ -46,7 +43,7 @@ class Shapes:
     feed_forward: int
     vocabulary: int
     embedding_rows: int
-    gated: Gated | GatedLlama | Spliced
+    gated: InjectionConfig
     connector: Connector
     vision: int
     patches: int
@@ -212,10 +209,11 @@ class Shapes:
         return 2 * self.vision * (self.patches + 1) + operations(self.connector, self.patches)
 
 
-def encoder_parameters(encoder: Encoder | TiledEncoder) -> int:
+def encoder_parameters(encoder: EncoderConfig) -> int:
     """Parameters of the vision tower."""
     if isinstance(encoder, TiledEncoder):
         return tiled_parameters(encoder)
+    assert isinstance(encoder, ClipEncoder)
     vision = encoder.clip["vision_cfg"]
     width, sizes = vision["width"], (vision["width"], vision["layers"], vision["patch_size"])
     tower = vit_parameters(*sizes, encoder.patches, vision.get("mlp_ratio", 4.0))

@@ -15,8 +15,8 @@ from lite.text.template import MMGPT, Template, template
 from lite.text.tokenizer import Tokenizer
 from qlora.checkpoints.hub import SMALL_FILES, resolve
 from qlora.checkpoints.tokenizer_files import read_tokenizer
+from qlora.families.flamingo import model_tokenizer
 from qlora.families.published import PUBLISHED, TINY, Checkpoints
-from qlora.model.weights import model_tokenizer
 from qlora.recipes.schema import Recipe
 from qlora.tiny.model import write_checkpoints
 

@@ -17,7 +17,7 @@ from lite.bundle.attend import FOLLOWING
 from lite.text.template import MMGPT
 from qlora.checkpoints.clip_visual import STEM, clip_visual
 from qlora.families.published import Checkpoints
-from qlora.model.config import DIM_HEAD
+from qlora.model.layers import DIM_HEAD
 from qlora.tiny.bpe import train_bpe
 
 HEADS = 8  # of resampler and gated blocks, as OpenFlamingo fixes them

@@ -107,7 +107,7 @@ class Eye:
         pixels = image.pixels
         if pixels is None:
             pixels = _pixels(image.ref, self._preprocessing)
-        tokens = self._model.see(pixels[None].to(device, self._dtype))[0]
+        tokens = self._model.encode(pixels[None].to(device, self._dtype))[0]
         if self.cache is not None:
             self.cache.write(image.key, tokens)
         return tokens

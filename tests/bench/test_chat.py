@@ -66,10 +66,10 @@ def test_an_engine_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_bytes_of_a_token_are_those_of_its_matrices(bundles: Any) -> None:
-    from qlora.model import read_weights
+    from qlora.families.flamingo import read_flamingo
     from tests.conftest import CHECKPOINTS
 
-    weights = read_weights(**CHECKPOINTS)
+    weights = read_flamingo(**CHECKPOINTS)
     llama, read = weights.config.llama, decode_bytes(bundles() / DECODER)
     width, inner = llama.hidden_size, llama.intermediate_size
     layer = 4 * width * width + 3 * width * inner

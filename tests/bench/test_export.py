@@ -7,7 +7,7 @@ import torch
 from bench.export import PIECES, PRIVATE, _tokenizer, write_checkpoints
 from bench.random_weights import random_weights
 from qlora.checkpoints.sentencepiece_file import read_sentencepiece
-from qlora.model import read_weights
+from qlora.families.flamingo import read_flamingo
 
 
 def test_the_tokenizer_has_a_piece_for_every_row(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_the_tokenizer_has_a_piece_for_every_row(tmp_path: Path) -> None:
 def test_the_parts_on_disk_are_the_model(tmp_path: Path) -> None:
     made = random_weights("tiny")
     write_checkpoints(made, tmp_path)
-    read = read_weights(
+    read = read_flamingo(
         tmp_path / "llama",
         str(tmp_path / "clip.json"),
         str(tmp_path / "clip.safetensors"),

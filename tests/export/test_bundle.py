@@ -18,13 +18,13 @@ from export.proof import Proof
 from export.verify import prove
 from lite.bundle.manifest import MANIFEST
 from lite.errors import BadInput, LiteError
-from qlora.model import read_weights
+from qlora.families.flamingo import read_flamingo
 from tests.conftest import CASES, CHECKPOINTS, LORA
 
 
 @pytest.fixture(scope="module")
 def weights():
-    return read_weights(**CHECKPOINTS, lora=LORA)
+    return read_flamingo(**CHECKPOINTS, lora=LORA)
 
 
 def unproved(bundle):
@@ -102,14 +102,14 @@ import sys, time
 from pathlib import Path
 from export.bundle import write_bundle
 from export.precision import INT8
-from qlora.model import read_weights
+from qlora.families.flamingo import read_flamingo
 from tests.conftest import CHECKPOINTS
 
 def wrote(count):
     print("writing", flush=True)
     time.sleep(0.01)
 
-write_bundle(read_weights(**CHECKPOINTS), Path(sys.argv[1]), INT8, lambda b: [], wrote=wrote)
+write_bundle(read_flamingo(**CHECKPOINTS), Path(sys.argv[1]), INT8, lambda b: [], wrote=wrote)
 """
 
 

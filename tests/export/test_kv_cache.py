@@ -13,7 +13,7 @@ from export.precision import precision
 from export.proof import kl_divergence
 from export.verify import prove
 from lite.errors import LiteError
-from qlora.model import read_weights
+from qlora.families.flamingo import read_flamingo
 from tests.conftest import CASES, CHECKPOINTS, VARIANTS
 from tests.lite.conftest import CAT, DOG
 
@@ -21,7 +21,7 @@ from tests.lite.conftest import CAT, DOG
 @pytest.fixture(scope="module", params=["base", "preceding"])
 def pair(request: pytest.FixtureRequest, bundles: Any, tmp_path_factory: Any) -> Any:
     """The same fp32 weights with a float and with an int8 cache."""
-    weights = read_weights(**CHECKPOINTS, **VARIANTS[request.param])
+    weights = read_flamingo(**CHECKPOINTS, **VARIANTS[request.param])
     out = tmp_path_factory.mktemp("kv") / "int8"
     write_bundle(weights, out, precision("fp32", kv_bits=8), lambda bundle: [])
     return lite.load(bundles(request.param)), lite.load(out)
@@ -84,7 +84,7 @@ def test_a_session_keeps_the_int8_cache(pair: Any, tmp_path: Path) -> None:
 
 
 def test_every_proof_holds_with_quantized_weights_too(tmp_path: Path) -> None:
-    weights = read_weights(**CHECKPOINTS)
+    weights = read_flamingo(**CHECKPOINTS)
     for kind in ("fp32", "int8"):
         chosen = precision(kind, kv_bits=8)
         out = tmp_path / kind
@@ -100,7 +100,7 @@ def test_a_cache_that_loses_too_much_is_refused(
     monkeypatch.setattr("export.kv_cache.KL_LIMIT", 0.0)
     with pytest.raises(LiteError, match="refused: int8 KV cache against float KV cache"):
         write_bundle(
-            read_weights(**CHECKPOINTS), tmp_path / "b", precision("fp32", kv_bits=8), lambda b: []
+            read_flamingo(**CHECKPOINTS), tmp_path / "b", precision("fp32", kv_bits=8), lambda b: []
         )
     assert list(tmp_path.iterdir()) == []
 

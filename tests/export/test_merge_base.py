@@ -21,7 +21,8 @@ from lite.bundle.manifest import MANIFEST
 from lite.cli import run
 from qlora.checkpoints.sources import TensorSource
 from qlora.checkpoints.training_facts import TRAINING_FACTS, TrainingFacts, read_training_facts
-from qlora.model import VisionLanguageModel, read_weights
+from qlora.families.flamingo import read_flamingo
+from qlora.model import VisionLanguageModel
 from qlora.model.adapters import add_adapters, save_adapter
 from qlora.model.model import fill
 from qlora.model.nf4 import nf4_linear
@@ -42,7 +43,7 @@ def checkpoints(tmp_path_factory):
 
 
 def read(c, lora):
-    return read_weights(Path(c.llama), c.clip, c.clip_weights, Path(c.flamingo), lora, PRECEDING)
+    return read_flamingo(Path(c.llama), c.clip, c.clip_weights, Path(c.flamingo), lora, PRECEDING)
 
 
 def train(checkpoints, folder, dora):

@@ -8,7 +8,7 @@ import pytest
 from export.bundle import write_bundle
 from export.precision import precision
 from export.verify import prove
-from qlora.model import read_weights
+from qlora.families.flamingo import read_flamingo
 from qlora.tiny.model import TinySizes, write_checkpoints
 
 SIZES = {
@@ -27,7 +27,7 @@ SIZES = {
 def read(folder: Path, sizes: TinySizes, attend: str):
     c = write_checkpoints(folder, sizes, seed=1)
     parts = (Path(c.llama), c.clip, c.clip_weights, Path(c.flamingo), Path(c.lora))
-    return read_weights(*parts, attend=attend)
+    return read_flamingo(*parts, attend=attend)
 
 
 @pytest.mark.parametrize("attend", ["following", "preceding"])

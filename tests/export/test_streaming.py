@@ -22,7 +22,7 @@ from lite.bundle.manifest import DECODER
 from lite.errors import BadInput
 from qlora.checkpoints.pages import Walk
 from qlora.checkpoints.sources import open_tensors
-from qlora.model import read_weights
+from qlora.families.flamingo import read_flamingo
 from tests.conftest import CHECKPOINTS
 
 ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -55,10 +55,10 @@ import os, signal, sys
 from pathlib import Path
 from export.bundle import write_bundle
 from export.precision import INT4
-from qlora.model import read_weights
+from qlora.families.flamingo import read_flamingo
 from tests.conftest import CHECKPOINTS
 
-folder, weights = Path(sys.argv[1]), read_weights(**CHECKPOINTS)
+folder, weights = Path(sys.argv[1]), read_flamingo(**CHECKPOINTS)
 count = 0
 for moment in map(int, sys.argv[2:]):
     pid = os.fork()
@@ -85,13 +85,13 @@ def test_killed_at_any_moment_no_half_bundle_remains(tmp_path):
     assert done.stdout.splitlines() == ["9 ['.b.partial'] []"] * len(moments)
     with pytest.raises(BadInput, match="not a bundle"):
         lite.load(tmp_path / ".b.partial")
-    write_bundle(read_weights(**CHECKPOINTS), tmp_path / "b", INT4, lambda b: [])
+    write_bundle(read_flamingo(**CHECKPOINTS), tmp_path / "b", INT4, lambda b: [])
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
     lite.load(tmp_path / "b").score([1, 30, 31])
 
 
 def test_killed_while_replacing_the_old_bundle_comes_back(tmp_path):
-    weights, out = read_weights(**CHECKPOINTS), tmp_path / "b"
+    weights, out = read_flamingo(**CHECKPOINTS), tmp_path / "b"
     write_bundle(weights, out, INT8, lambda b: [])
     out.rename(tmp_path / ".b.replaced")  # as between the two renames
     with pytest.raises(BadInput, match="exists already"):
@@ -127,7 +127,7 @@ def test_the_scale_of_least_error_beats_the_extreme_value(block):
 
 
 def bits_by_layer(folder, chosen):
-    weights = read_weights(**CHECKPOINTS)
+    weights = read_flamingo(**CHECKPOINTS)
     with Graph(folder, DECODER, chosen) as graph:
         DecoderGraph(graph, weights.config, weights.tensors).build()
         nodes = [n for n in graph._nodes if n.op_type == "MatMulNBits"]

@@ -13,7 +13,7 @@ from sentencepiece import SentencePieceProcessor
 import lite
 from export.bundle import write_bundle
 from export.precision import precision
-from qlora.model import read_weights
+from qlora.families.flamingo import read_flamingo
 from qlora.tiny.model import TinySizes, write_checkpoints
 from tests.lite.terminal.terminals import Terminal
 
@@ -40,7 +40,7 @@ def with_context(context: int, folder: Path, endless: bool = False) -> Path:
     made = write_checkpoints(folder, TinySizes(context=context, layers=4, interval=2))
     if endless:
         _never_end(Path(made.llama))
-    weights = read_weights(Path(made.llama), made.clip, made.clip_weights, Path(made.flamingo))
+    weights = read_flamingo(Path(made.llama), made.clip, made.clip_weights, Path(made.flamingo))
     write_bundle(weights, folder / "bundle", precision("fp32"), lambda bundle: [])
     return folder / "bundle"
 

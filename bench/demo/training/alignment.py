@@ -39,13 +39,15 @@ from qlora.checkpoints.clip import read_clip
 from qlora.checkpoints.tokenizer_files import read_tokenizer
 from qlora.data.conversation import Conversation, Exchange, ImageRef
 from qlora.data.encode import IGNORE, encode
+from qlora.families.flamingo import ADDED_TOKENS, model_tokenizer
 from qlora.model import VisionLanguageModel
-from qlora.model.clip import patch_tokens
-from qlora.model.config import Encoder, Gated, ModelConfig, Perceiver
-from qlora.model.gated_cross_attention import MaskedCrossAttention
+from qlora.model.config import ModelConfig
+from qlora.model.connectors.perceiver import Perceiver
+from qlora.model.encoders.clip import ClipEncoder
+from qlora.model.injection.gated import Gated, MaskedCrossAttention
+from qlora.model.layers import split_heads
 from qlora.model.model import assign
-from qlora.model.perceiver import split_heads
-from qlora.model.weights import ADDED_TOKENS, llama_name, model_tokenizer
+from qlora.model.weights import llama_name
 
 IMAGE = VOCABULARY + ADDED_TOKENS.index("<image>")
 EMBEDDING = "lang_encoder.model.embed_tokens.weight"
@@ -185,7 +187,7 @@ class Alignment(nn.Module):
         """A batch's loss, figures of it, and how many tokens were learnt."""
         model, ids, targets = self.model, batch["ids"], batch["targets"]
         with torch.no_grad():
-            patches = patch_tokens(model.vision_encoder, batch["pixels"])
+            patches, _ = model.config.encoder.encode(model.vision_encoder, batch["pixels"])
         seen = model.connector(patches)
         # Rows of fewer pictures than others end in blank ones, which no token sees.
         visual = seen.new_zeros(len(ids), int(batch["place"].max()) + 1, *seen.shape[1:])
@@ -243,7 +245,7 @@ def untrained(folder: Path, resampler: dict[str, Tensor], seed: int) -> VisionLa
         family="mmgpt",
         llama=llama_config(),
         preprocessing=Preprocessing(clip.image_size, clip.mean, clip.std),
-        encoder=Encoder(clip.config),
+        encoder=ClipEncoder(clip.config),
         connector=Perceiver(width, LATENTS, DEPTH, HEADS),
         injection=Gated(tuple(range(INTERVAL - 1, LLAMA["num_hidden_layers"], INTERVAL)), HEADS),
         attend=PRECEDING,

@@ -37,10 +37,9 @@ from bench.demo.world import third_of
 from lite.cli import entry_point
 from lite.files import replacing
 from qlora.checkpoints.clip import read_clip
-from qlora.model.clip import patch_tokens, vision_tower
-from qlora.model.config import DIM_HEAD, Encoder
+from qlora.model.connectors.perceiver import Perceiver
+from qlora.model.encoders.clip import ClipEncoder
 from qlora.model.model import assign
-from qlora.model.perceiver import PerceiverResampler
 
 PERCEIVER, TEACHER = "perceiver.", "teacher."
 GRID = math.isqrt(LATENTS)
@@ -127,14 +126,15 @@ class Seeing(nn.Module):
         super().__init__()
         clip = read_clip(str(folder / "clip.json"), str(folder / "clip.safetensors"))
         width = clip.config["vision_cfg"]["width"]
-        self.tower = vision_tower(Encoder(clip.config))
+        self.encoder = ClipEncoder(clip.config)
+        self.tower = self.encoder.build()
         for name, _ in [*self.tower.named_parameters()]:
             assign(self.tower, name, clip.tensors[name].float())
-        self.perceiver = PerceiverResampler(width, DEPTH, DIM_HEAD, HEADS, LATENTS)
+        self.perceiver = Perceiver(width, LATENTS, DEPTH, HEADS).build()
         self.teacher = Teacher(width)
 
     def forward(self, pixels: Tensor, truth: Truth) -> tuple[Tensor, dict[str, float]]:
-        patches = patch_tokens(self.tower, pixels)
+        patches, _ = self.encoder.encode(self.tower, pixels)
         return self.teacher(self.perceiver(patches), truth)
 
 

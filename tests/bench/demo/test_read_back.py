@@ -10,7 +10,7 @@ from bench.demo import read_back
 from export.bundle import write_bundle
 from export.precision import precision
 from lite import demo
-from qlora.model import read_weights
+from qlora.families.flamingo import read_flamingo
 
 QUESTIONS = "What is in the picture?", "How many pancakes are there?"
 PICTURE = Path(__file__).parents[3] / "examples" / "breakfast.png"
@@ -24,7 +24,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_bundle_exported_again_says_the_same(stages: Path, tmp_path: Path) -> None:
-    weights = read_weights(
+    weights = read_flamingo(
         stages / "llama",
         str(stages / "clip.json"),
         str(stages / "clip.safetensors"),

@@ -22,8 +22,9 @@ from bench.demo.training.telling import telling
 from bench.demo.world import WORD, Scene, Thing
 from lite.text.template import MMGPT
 from qlora.data.encode import IGNORE
+from qlora.families.flamingo import read_flamingo
 from qlora.model import VisionLanguageModel
-from qlora.model.gated_cross_attention import MaskedCrossAttention
+from qlora.model.injection.gated import MaskedCrossAttention
 from qlora.tiny.bpe import train_bpe
 
 needs_fonts = pytest.mark.skipif(
@@ -308,12 +309,14 @@ def test_the_stages_fit_together(tmp_path: Path) -> None:
             [str(tmp_path), "--steps", "2", "--batch", "4", "--workers", "0"],
             standalone_mode=False,
         )
-    model = VisionLanguageModel.from_checkpoints(
-        llama=tmp_path / "llama",
-        clip_config=tmp_path / "clip.json",
-        clip=tmp_path / "clip.safetensors",
-        flamingo=tmp_path / "flamingo.safetensors",
-        attend="preceding",
+    model = VisionLanguageModel.from_weights(
+        read_flamingo(
+            llama=tmp_path / "llama",
+            clip_config=tmp_path / "clip.json",
+            clip=tmp_path / "clip.safetensors",
+            flamingo=tmp_path / "flamingo.safetensors",
+            attend="preceding",
+        )
     )
     words = load_file(tmp_path / "llama" / "model.safetensors")["model.embed_tokens.weight"]
     own = model.get_parameter(alignment.EMBEDDING)

@@ -11,6 +11,7 @@ from lite.text.template import MMGPT
 from qlora.data.conversation import Conversation
 from qlora.data.encode import IGNORE, Sample, encode
 from qlora.data.rows import Row, pack
+from qlora.families.flamingo import read_flamingo
 from qlora.model import VisionLanguageModel
 from tests.conftest import CHECKPOINTS
 from tests.qlora.data.small import fixture_tokenizer, say
@@ -40,7 +41,7 @@ def logits(model: VisionLanguageModel, row: Row, visual: torch.Tensor | None) ->
 
 @pytest.fixture(scope="module")
 def model() -> VisionLanguageModel:
-    return VisionLanguageModel.from_checkpoints(**CHECKPOINTS)
+    return VisionLanguageModel.from_weights(read_flamingo(**CHECKPOINTS))
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])

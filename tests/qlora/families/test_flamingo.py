@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from lite.errors import BadInput
-from qlora.checkpoints.flamingo import cross_attn_interval, gated_layers, read_flamingo
 from qlora.checkpoints.sources import from_tensors
+from qlora.families.flamingo import cross_attn_interval, gated_layers, read_flamingo
 from tests.one_sentence import refused
 
 CHECKPOINT = Path(__file__).parents[2] / "fixtures" / "mmgpt-tiny" / "openflamingo-checkpoint.pt"

@@ -142,7 +142,7 @@ def test_torch_and_onnx_equal_transformers(made: tuple[Any, Path], tmp_path: Pat
     model, folder = made
     weights = read_model(folder)
     write_bundle(weights, tmp_path / "fp32", precision("fp32"), lambda bundle: [])
-    bundle, ours = lite.load(tmp_path / "fp32"), VisionLanguageModel.of(weights)
+    bundle, ours = lite.load(tmp_path / "fp32"), VisionLanguageModel.from_weights(weights)
     assert Shapes.of(weights.config).total == sum(p.numel() for p in ours.parameters())
     for count in (0, 1, 2):
         images, ids = pictures(count), prompt(count)

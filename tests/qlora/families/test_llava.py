@@ -62,7 +62,7 @@ def expected_of(model: Any, ids: np.ndarray, pixels: torch.Tensor | None) -> np.
 def logits_of(weights: ModelWeights, ids: np.ndarray, pixels: torch.Tensor | None) -> np.ndarray:
     # The original layout gives `<image>` no id of the vocabulary.
     ids = np.where(ids == IMAGE, weights.special_ids["<image>"], ids)
-    return VisionLanguageModel.of(weights)(torch.from_numpy(ids), pixels).numpy()
+    return VisionLanguageModel.from_weights(weights)(torch.from_numpy(ids), pixels).numpy()
 
 
 @pytest.fixture(scope="module", params=SIZES, ids=["64", "96"])

@@ -59,7 +59,7 @@ PROMPTS = (
 def test_torch_equals_transformers(made: tuple[Any, Path], count: int, tokens: list[int]) -> None:
     model, folder = made
     weights = read_model(folder)
-    ours, ids, images = VisionLanguageModel.of(weights), np.array(tokens), pictures(count)
+    ours, ids, images = VisionLanguageModel.from_weights(weights), np.array(tokens), pictures(count)
     assert Shapes.of(weights.config).total == sum(p.numel() for p in ours.parameters())
     pixels = pixels_of(weights, images)
     with torch.no_grad():

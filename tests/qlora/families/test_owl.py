@@ -20,7 +20,6 @@ from lite.errors import BadInput
 from lite.image.preprocessing import load_image, to_pixels
 from qlora.families import read_model
 from qlora.model import ModelWeights, VisionLanguageModel
-from qlora.model.clip import patch_tokens
 from tests.one_sentence import check_one_sentence
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "mplug-owl-tiny"
@@ -37,7 +36,7 @@ def weights() -> ModelWeights:
 
 @cache
 def torch_model() -> VisionLanguageModel:
-    return VisionLanguageModel.of(weights())
+    return VisionLanguageModel.from_weights(weights())
 
 
 def ids_of(case: int) -> np.ndarray:
@@ -79,8 +78,8 @@ def test_pixels_and_visual_tokens_equal_the_reference(case: int) -> None:
     model, pixels = torch_model(), pixels_of(case)
     assert pixels is not None
     with torch.no_grad():
-        vision = patch_tokens(model.vision_encoder, pixels, keep_class=True).numpy()
-        abstracted = model.see(pixels).numpy()
+        vision = model.config.encoder.encode(model.vision_encoder, pixels)[0].numpy()
+        abstracted = model.encode(pixels).numpy()
     assert np.abs(vision - EXPECTED[f"vision_{case}"]).max() <= 1e-5
     assert np.abs(abstracted - EXPECTED[f"abstracted_{case}"]).max() <= 1e-5
 

@@ -24,7 +24,10 @@ from qlora.data.conversation import Conversation
 from qlora.data.encode import IGNORE, encode
 from qlora.families import read_model
 from qlora.model import ModelConfig, VisionLanguageModel
-from qlora.model.config import Abstractor, Encoder, Projector, Spliced
+from qlora.model.connectors.abstractor import Abstractor
+from qlora.model.connectors.projector import Projector
+from qlora.model.encoders.clip import ClipEncoder
+from qlora.model.injection.spliced import Spliced
 from qlora.plan import Shapes
 from tests.conftest import FIXTURE
 from tests.qlora.data.small import say
@@ -158,7 +161,7 @@ def test_from_recipe_to_answer(
     ids = torch.tensor(chat.prompt()[0])
     pixels = torch.from_numpy(to_pixels(load_image(picture), plain.config.preprocessing))[None]
     with torch.no_grad():
-        before, after = (VisionLanguageModel.of(w)(ids, pixels) for w in (plain, tuned))
+        before, after = (VisionLanguageModel.from_weights(w)(ids, pixels) for w in (plain, tuned))
     assert (before - after).abs().max() > 1e-3
 
 
@@ -188,12 +191,12 @@ def vit(image: int, layers: int) -> dict[str, Any]:
 # of LLaVA-1.5 CLIP's 303,507,456 without its last layer and norm, and a projector of 20,979,712.
 PUBLISHED = (
     (
-        Encoder(vit(224, 24), keep_class=True, final_norm=True, epsilon=1e-6),
+        ClipEncoder(vit(224, 24), keep_class=True, final_norm=True, epsilon=1e-6),
         Abstractor(1024, 1024, 64, 6, 16, 2816, 4096),
         7_123_068_928,
     ),
     (
-        Encoder(vit(336, 23)),
+        ClipEncoder(vit(336, 23)),
         Projector(1024, 4096, 2, 576),
         6_738_415_616 + 20_979_712 + 303_507_456 - 12_596_224 - 2_048,
     ),
@@ -202,7 +205,7 @@ PUBLISHED = (
 
 @pytest.mark.parametrize(("encoder", "connector", "total"), PUBLISHED, ids=["owl", "llava"])
 def test_published_sizes_have_their_published_parameters(
-    encoder: Encoder, connector: Abstractor | Projector, total: int
+    encoder: ClipEncoder, connector: Abstractor | Projector, total: int
 ) -> None:
     config = ModelConfig(
         family="published",

@@ -11,7 +11,8 @@ from transformers import LlamaForCausalLM
 from lite.errors import BadInput
 from qlora.checkpoints.llama import read_llama
 from qlora.checkpoints.lora import read_lora
-from qlora.model import VisionLanguageModel, read_weights
+from qlora.families.flamingo import read_flamingo
+from qlora.model import VisionLanguageModel
 from qlora.tiny.model import TinySizes, write_checkpoints
 from tests.conftest import CASES, CHECKPOINTS, FIXTURE, LORA
 
@@ -20,7 +21,7 @@ IMAGE_CASE, TEXT_CASE, TWO_IMAGES = CASES[0], CASES[2], CASES[3]
 
 @pytest.fixture(scope="module")
 def model():
-    return VisionLanguageModel.from_checkpoints(**CHECKPOINTS)
+    return VisionLanguageModel.from_weights(read_flamingo(**CHECKPOINTS))
 
 
 @torch.no_grad()
@@ -81,7 +82,7 @@ def test_the_number_of_images_must_be_that_of_image_tokens(model):
 @pytest.mark.parametrize("attend", ["following", "preceding"])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"case{c.number}")
 def test_cached_generation_equals_uncached(attend, case):
-    model = VisionLanguageModel.from_checkpoints(**CHECKPOINTS, attend=attend)
+    model = VisionLanguageModel.from_weights(read_flamingo(**CHECKPOINTS, attend=attend))
     pixels = torch.from_numpy(case["pixels"]) if case.images else None
     runs = [model.generate(case["ids"], pixels, max_new_tokens=12, use_cache=use) for use in (1, 0)]
     assert runs[0] == runs[1]
@@ -106,7 +107,7 @@ def test_the_merged_lora_equals_peft(model):
             layer = adapted.lang_encoder.base_model.model.get_submodule(path)
             layer.lora_A["default"].weight.copy_(delta.a)
             layer.lora_B["default"].weight.copy_(delta.b)
-    merged = VisionLanguageModel.from_checkpoints(**CHECKPOINTS, lora=LORA)
+    merged = VisionLanguageModel.from_weights(read_flamingo(**CHECKPOINTS, lora=LORA))
     for case in CASES:
         difference = logits(merged, case) - logits(adapted, case)
         assert difference.norm() <= 1e-5 * logits(adapted, case).norm()
@@ -122,27 +123,27 @@ def test_parts_of_different_models_are_refused_by_name(tmp_path):
     shallow = other(tmp_path / "shallow", layers=4)
     blind = other(tmp_path / "blind", vision_width=48)
     with pytest.raises(BadInput, match=r"embeddings in .* have width 64 but the LLaMA .* 32"):
-        read_weights(**{**CHECKPOINTS, "llama": tmp_path / "narrow" / "llama"})
+        read_flamingo(**{**CHECKPOINTS, "llama": tmp_path / "narrow" / "llama"})
     with pytest.raises(BadInput, match=r"gated blocks before layers 3, 7, .* does not fit"):
-        read_weights(**{**CHECKPOINTS, "llama": tmp_path / "shallow" / "llama"})
+        read_flamingo(**{**CHECKPOINTS, "llama": tmp_path / "shallow" / "llama"})
     with pytest.raises(BadInput, match="patch tokens of width 64 but the CLIP model gives 48"):
-        read_weights(**{**CHECKPOINTS, "clip_config": blind.clip, "clip": blind.clip_weights})
+        read_flamingo(**{**CHECKPOINTS, "clip_config": blind.clip, "clip": blind.clip_weights})
     words = other(tmp_path / "words", vocabulary=300)
     with pytest.raises(BadInput, match=r"embeddings in .* have 403 rows and the tokenizer has 300"):
-        read_weights(**{**CHECKPOINTS, "llama": words.llama})
+        read_flamingo(**{**CHECKPOINTS, "llama": words.llama})
     with pytest.raises(BadInput, match=r"LoRA for .*q_proj.* has shape \[32, 32\]"):
-        read_weights(**CHECKPOINTS, lora=narrow.lora)
+        read_flamingo(**CHECKPOINTS, lora=narrow.lora)
     assert shallow.lora is not None
     deep = other(tmp_path / "deep", layers=12)
     with pytest.raises(BadInput, match="which this model does not have"):
-        read_weights(**CHECKPOINTS, lora=deep.lora)
+        read_flamingo(**CHECKPOINTS, lora=deep.lora)
 
 
 @torch.no_grad()
 def test_the_head_on_the_hidden_states_gives_the_logits(model):
     for case in CASES:
         ids = torch.from_numpy(case["ids"])
-        visual = model.see(torch.from_numpy(case["pixels"]))[None] if case.images else None
+        visual = model.encode(torch.from_numpy(case["pixels"]))[None] if case.images else None
         hidden = model.hidden(ids[None], visual=visual)
         assert hidden.shape == (1, len(ids), 64)
         assert torch.equal(model.lang_encoder.lm_head(hidden)[0], logits(model, case))
@@ -151,11 +152,11 @@ def test_the_head_on_the_hidden_states_gives_the_logits(model):
 @torch.no_grad()
 @pytest.mark.parametrize("attend", ["following", "preceding"])
 def test_samples_packed_into_one_row_do_not_see_each_other(attend):
-    model = VisionLanguageModel.from_checkpoints(**CHECKPOINTS, attend=attend)
+    model = VisionLanguageModel.from_weights(read_flamingo(**CHECKPOINTS, attend=attend))
     cases = [case for case in CASES if case.images]
     assert len(cases) > 1
     ids = [torch.from_numpy(case["ids"]) for case in cases]
-    visual = [model.see(torch.from_numpy(case["pixels"])) for case in cases]
+    visual = [model.encode(torch.from_numpy(case["pixels"])) for case in cases]
     before = [sum(len(v) for v in visual[:i]) for i in range(len(cases))]
     index = [
         torch.where(own > 0, own + shift, 0)
@@ -236,14 +237,14 @@ def test_generation_takes_resampled_tokens_instead_of_pixels(model):
     pixels = torch.from_numpy(IMAGE_CASE["pixels"])
     expected = model.generate(IMAGE_CASE["ids"], pixels, max_new_tokens=4)
     with torch.no_grad():
-        visual = model.see(pixels)[None]
+        visual = model.encode(pixels)[None]
     ids = IMAGE_CASE["ids"].tolist()
     assert model.generate(ids, visual=visual, max_new_tokens=4) == expected
 
 
 @torch.no_grad()
 def test_bfloat16_runs_and_stays_near(model):
-    half = VisionLanguageModel.from_checkpoints(**CHECKPOINTS, dtype=torch.bfloat16)
+    half = VisionLanguageModel.from_weights(read_flamingo(**CHECKPOINTS, dtype=torch.bfloat16))
     ids = torch.from_numpy(IMAGE_CASE["ids"])
     found = half(ids, torch.from_numpy(IMAGE_CASE["pixels"]).bfloat16())
     expected = logits(model, IMAGE_CASE)

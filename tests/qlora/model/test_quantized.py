@@ -11,7 +11,8 @@ from torch import nn
 
 from qlora.checkpoints.pages import release
 from qlora.checkpoints.sources import open_tensors
-from qlora.model import ModelWeights, VisionLanguageModel, read_weights
+from qlora.families.flamingo import read_flamingo
+from qlora.model import ModelWeights, VisionLanguageModel
 from qlora.model.adapters import add_adapters
 from qlora.model.nf4 import Linear4bit, dequantize, nf4_linear, quantize
 from qlora.model.quantized import (
@@ -30,7 +31,7 @@ AVX512_BF16 = bool(bitsandbytes.functional.has_avx512bf16())
 
 @pytest.fixture(scope="module")
 def weights() -> ModelWeights:
-    return read_weights(**CHECKPOINTS)
+    return read_flamingo(**CHECKPOINTS)
 
 
 def load(
@@ -102,7 +103,7 @@ def test_the_matrices_of_the_layers_are_in_4_bits_and_nothing_else(
 def test_4_bits_are_near_the_plain_model_and_none_is_the_plain_model(
     weights: ModelWeights,
 ) -> None:
-    plain = VisionLanguageModel.from_checkpoints(**CHECKPOINTS)
+    plain = VisionLanguageModel.from_weights(read_flamingo(**CHECKPOINTS))
     ids, pixels = torch.from_numpy(CASE["ids"]), torch.from_numpy(CASE["pixels"])
     with torch.no_grad():
         expected = plain(ids, pixels)

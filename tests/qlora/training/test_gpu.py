@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qlora.model.gated_cross_attention import GatedDecoderLayer
+from qlora.model.decoder import GatedDecoderLayer
 from qlora.training.log import read_log
 from tests.qlora.training.runs import small, train
 

@@ -10,7 +10,7 @@ import pytest
 
 from export.bundle import write_bundle
 from export.precision import precision
-from qlora.model import read_weights
+from qlora.families.flamingo import read_flamingo
 from qlora.tiny.model import TinySizes, write_checkpoints
 from tests.lite.server.conftest import serving
 from tests.lite.server.web.page import ChatPage
@@ -36,7 +36,7 @@ QUIET = (
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("web")
     made = write_checkpoints(folder, SIZES, SEED)
-    weights = read_weights(Path(made.llama), made.clip, made.clip_weights, Path(made.flamingo))
+    weights = read_flamingo(Path(made.llama), made.clip, made.clip_weights, Path(made.flamingo))
     write_bundle(weights, folder / "tiny", precision("fp32"), lambda bundle: [])
     return folder / "tiny"
 

@@ -7,37 +7,41 @@ IDEFICS's has a norm for each head's queries and keys, and another activation.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from qlora.model.layers import DIM_HEAD, LayerNorm, feed_forward, split_heads
 
-class LayerNorm(nn.LayerNorm):
-    """A layer norm whose output has its input's type.
 
-    Under autocast on a GPU torch's is float32, and so is all that it is added to from there on.
+@dataclass(frozen=True)
+class Perceiver:
+    """A perceiver resampler, OpenFlamingo's or IDEFICS's.
+
+    Attributes:
+        width: of its tokens, in and out.
+        latents: tokens out.
+        depth: layers.
+        heads: attention heads.
+        dim_head: width of a head.
+        head_norms: queries and keys pass a norm of their own, head by head.
+        activation: of the feed-forward, `gelu` or `relu`.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dtype != self.weight.dtype:
-            return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x)
+    width: int
+    latents: int
+    depth: int
+    heads: int
+    dim_head: int = DIM_HEAD
+    head_norms: bool = False
+    activation: str = "gelu"
+    name = "perceiver"
 
-
-def feed_forward(dim: int, mult: int = 4, activation: str = "gelu") -> nn.Sequential:
-    """LayerNorm -> Linear -> exact (erf) GELU or ReLU -> Linear, without biases on the linears."""
-    return nn.Sequential(
-        LayerNorm(dim),
-        nn.Linear(dim, dim * mult, bias=False),
-        nn.GELU() if activation == "gelu" else nn.ReLU(),
-        nn.Linear(dim * mult, dim, bias=False),
-    )
-
-
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """`[B, T, heads * d]` -> `[B, heads, T, d]`."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    def build(self) -> PerceiverResampler:
+        """The module."""
+        return PerceiverResampler(self)
 
 
 class PerceiverAttention(nn.Module):
@@ -67,32 +71,25 @@ class PerceiverAttention(nn.Module):
 
 
 class PerceiverResampler(nn.Module):
-    """Resample patch tokens `[n, P, D]` to resampled tokens `[n, L, D]`, each image on its own."""
+    """Resample patch tokens `[n, P, D]` to visual tokens `[n, L, D]`, each image on its own."""
 
-    def __init__(
-        self,
-        dim: int,
-        depth: int = 6,
-        dim_head: int = 64,
-        heads: int = 8,
-        num_latents: int = 64,
-        head_norms: bool = False,
-        activation: str = "gelu",
-    ) -> None:
+    def __init__(self, config: Perceiver) -> None:
         super().__init__()
-        self.latents = nn.Parameter(torch.randn(num_latents, dim))
+        width = config.width
+        self.latents = nn.Parameter(torch.randn(config.latents, width))
         self.layers = nn.ModuleList(
             nn.ModuleList(
                 [
-                    PerceiverAttention(dim, dim_head, heads, head_norms),
-                    feed_forward(dim, activation=activation),
+                    PerceiverAttention(width, config.dim_head, config.heads, config.head_norms),
+                    feed_forward(width, activation=config.activation),
                 ]
             )
-            for _ in range(depth)
+            for _ in range(config.depth)
         )
-        self.norm = LayerNorm(dim)
+        self.norm = LayerNorm(width)
 
     def forward(self, media: Tensor) -> Tensor:
+        """`[n, P, D]` -> `[n, L, D]`."""
         latents = self.latents.expand(media.shape[0], -1, -1)
         for attend, feed in (layer.children() for layer in self.layers):
             latents = latents + attend(media, latents)

@@ -1,23 +1,54 @@
-"""From the encoder's tokens to visual tokens: the modules that a connector's config builds.
+"""mPLUG-Owl's visual abstractor: queries that attend to the image, and an end token.
 
-Contract: each maps `[n, P, D_in]` to `[n, L, D_out]`, every image on its own. The abstractor's
-arithmetic is X-PLUG/mPLUG-Owl's at 0f3068f (`modeling_mplug_owl.py`), the projector's
-haotian-liu/LLaVA's at c121f04 (`multimodal_projector/builder.py`).
+Contract: parameter names and arithmetic of X-PLUG/mPLUG-Owl at 0f3068f
+(`modeling_mplug_owl.py`).
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention, silu
+from torch.nn.functional import scaled_dot_product_attention, silu
 
-from qlora.model.config import Abstractor, Perceiver, Projector
-from qlora.model.perceiver import PerceiverResampler, split_heads
+from qlora.model.layers import split_heads
 
 # Of the norm inside the abstractor's feed-forward; its other norms have torch's default, 1e-5.
 FFN_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class Abstractor:
+    """The visual abstractor of mPLUG-Owl.
+
+    Attributes:
+        dim: width inside.
+        dim_media: width of the encoder's tokens.
+        queries: learned queries; one more token comes out.
+        depth: layers.
+        heads: attention heads.
+        inner: width of the feed-forward's gated layer.
+        width: of a token out.
+    """
+
+    dim: int
+    dim_media: int
+    queries: int
+    depth: int
+    heads: int
+    inner: int
+    width: int
+    name = "abstractor"
+
+    @property
+    def latents(self) -> int:
+        """Tokens out."""
+        return self.queries + 1
+
+    def build(self) -> VisualAbstractor:
+        """The module."""
+        return VisualAbstractor(self)
 
 
 class AbstractorLayer(nn.Module):
@@ -72,34 +103,3 @@ class VisualAbstractor(nn.Module):
             x = layer(media, x)
         end = self.vit_eos.expand(media.shape[0], -1, -1)
         return torch.cat((self.visual_fc(x), end), dim=1)
-
-
-class MlpProjector(nn.Module):
-    """LLaVA's connector."""
-
-    def __init__(self, config: Projector) -> None:
-        super().__init__()
-        widths = [config.dim_media, *[config.width] * config.depth]
-        self.layers = nn.ModuleList(nn.Linear(a, b, bias=config.bias) for a, b in pairwise(widths))
-
-    def forward(self, media: Tensor) -> Tensor:
-        """`[n, P, D]` -> `[n, P, width]`."""
-        x = self.layers[0](media)
-        for layer in self.layers[1:]:
-            x = layer(gelu(x))
-        return x
-
-
-def connector(config: Perceiver | Abstractor | Projector) -> nn.Module:
-    """The module of a connector's config."""
-    if isinstance(config, Perceiver):
-        return PerceiverResampler(
-            config.width,
-            config.depth,
-            config.dim_head,
-            config.heads,
-            config.latents,
-            config.head_norms,
-            config.activation,
-        )
-    return VisualAbstractor(config) if isinstance(config, Abstractor) else MlpProjector(config)
