@@ -107,7 +107,8 @@ def command(
         from lite.server.settings import Settings
     except ModuleNotFoundError as error:
         raise BadInput(
-            f"The server needs the package {error.name}; pip install 'mmgpt-lite[serve]'."
+            f"The server needs the package {error.name}; install the extra 'serve': "
+            f"pip install '.[cpu,serve]' in the folder of the source."
         ) from None
     local = host in LOOPBACK
     # A page of another origin can reach a local port under a name of its own, unless the name or a
