@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from lite.chat.model import Model, load
     from lite.errors import BadInput, LiteError
 
-__all__ = ["BadInput", "Chat", "LiteError", "Model", "StreamEvent", "Timings", "load"]
+    __version__: str
+
+__all__ = [
+    "BadInput",
+    "Chat",
+    "LiteError",
+    "Model",
+    "StreamEvent",
+    "Timings",
+    "__version__",
+    "load",
+]
 
 _HOMES = {
     "BadInput": "errors",
@@ -36,6 +47,18 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import at first use: the commands are inside of `run`, where Ctrl-C is heard, by then."""
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def _version() -> str:
+    """The version of the installed package; of a tree that is not installed it is not known."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mmgpt-lite")
+    except PackageNotFoundError:
+        return "0+unknown"

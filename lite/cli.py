@@ -1,7 +1,8 @@
 """What all commands share: errors become one sentence and an exit code.
 
 Contract: 0 success, 1 a failure of ours, 2 bad input, 130 Ctrl-C; never a traceback unless
-`MMGPT_LITE_DEBUG` is set. Answers go to stdout, everything else to stderr.
+`MMGPT_LITE_DEBUG` is set. Answers go to stdout, everything else to stderr. What is printed for a
+person passes `printable`, so that no file name and no manifest commands the terminal.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from lite.errors import LiteError
 from lite.runtime.device import CPU, DEVICES
 
 INTERRUPTED = 130
-# The name of threads whose work nobody needs once the person left.
+# The name of threads whose work is not needed once the command ends.
 BACKGROUND = "background"
-# Seconds that they get to end by themselves.
-GRACE = 0.5
+BACKGROUND_JOIN_SECONDS = 0.5
+# C0 and C1 control characters but tab and newline, and DEL.
+CONTROLS = {c: None for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
 
 
 def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
@@ -38,7 +40,9 @@ def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().rstrip())
         code = error.exit_code
     except LiteError as error:
         code = _failed(str(error), error.exit_code)
@@ -86,9 +90,35 @@ def device_option(command: Callable[..., None]) -> Callable[..., None]:
     return option(command)
 
 
+def version_option(command: Callable[..., None]) -> Callable[..., None]:
+    """`--version` of every command."""
+
+    def show(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+        if wanted and not context.resilient_parsing:
+            from lite import __version__
+
+            click.echo(f"{context.command_path}, version {__version__}")
+            context.exit()
+
+    option = click.option(
+        "--version",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
+        help="Show the version and exit.",
+    )
+    return option(command)
+
+
+def printable(text: str) -> str:
+    """`text` without the characters that command a terminal."""
+    return text.translate(CONTROLS)
+
+
 def say(message: str) -> None:
-    """One line for the person, on stderr."""
-    click.echo(message, err=True)
+    """Print a line for the person on stderr."""
+    click.echo(printable(message), err=True)
 
 
 def _leave(code: int) -> NoReturn:
@@ -98,7 +128,7 @@ def _leave(code: int) -> NoReturn:
     """
     for thread in threading.enumerate():
         if thread.name == BACKGROUND:
-            thread.join(GRACE)
+            thread.join(BACKGROUND_JOIN_SECONDS)
             if thread.is_alive():
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -107,7 +137,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def _failed(message: str, code: int) -> int:
-    click.echo(f"Error: {message}" if code != INTERRUPTED else message, err=True)
+    say(f"Error: {message}" if code != INTERRUPTED else message)
     return code
 
 

@@ -10,7 +10,7 @@ from importlib import import_module
 
 import click
 
-from lite.cli import entry_point
+from lite.cli import entry_point, version_option
 
 DEMO = ("findings", "skills")
 NAMES = (
@@ -56,6 +56,7 @@ class Benchmarks(click.Group):
 
 
 @click.command(cls=Benchmarks, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@version_option
 def command() -> None:
     pass
 

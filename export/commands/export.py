@@ -19,7 +19,7 @@ from export.precision import PRECISIONS, ROLES, SENSITIVE, Precision
 from export.precision import precision as choose_precision
 from lite.bundle.attend import RULES
 from lite.bundle.manifest import Manifest
-from lite.cli import entry_point, say
+from lite.cli import entry_point, say, version_option
 from lite.errors import BadInput
 from qlora.families.published import PUBLISHED, TINY, Checkpoints
 
@@ -126,7 +126,7 @@ Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\
 )
 @click.option("--max-kl", type=float, help="Refuse a bundle whose KL divergence is larger.")
 @click.option("--json", "as_json", is_flag=True, help="Print the proofs as JSON.")
-@click.version_option(package_name="mmgpt-lite", prog_name="lite-export")
+@version_option
 def command(
     name: str | None,
     precision: str,

@@ -1,7 +1,7 @@
-"""`lite-chat`: talk about images in the terminal.
+"""`lite-chat`: chat about images in the terminal.
 
-Contract: options in, a `Talk` out; what is done with it is in `lite.terminal`. A terminal gets an
-interactive chat, piped input is one question a line, and only the first loads a line editor.
+Contract: turns options into a `ChatSession`; what is done with it is in `lite.terminal`. A terminal
+gets an interactive chat, which alone loads a line editor; piped input is one question a line.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lite.cli import device_option, entry_point, say
+from lite.cli import device_option, entry_point, say, version_option
 
 if TYPE_CHECKING:
     from lite.chat.chat import Chat
     from lite.chat.model import Model
     from lite.image.loading import Picture
-    from lite.terminal.chat_session import Talk
-    from lite.terminal.session_store import Home
+    from lite.terminal.chat_session import ChatSession
+    from lite.terminal.session_store import SessionStore
 
 HELP = """
 Chat about images with an exported bundle, or without -m with the demo model,
@@ -61,7 +61,7 @@ Example: lite-chat park.jpg -m bundle -p "How many dogs are there?"
 @click.option("--session", metavar="FILE", help="Go on with this conversation, and keep it there.")
 @click.option("--no-history", is_flag=True, help="Keep neither typed lines nor the conversation.")
 @click.option("--no-pictures", is_flag=True, help="Do not draw images in the terminal.")
-@click.version_option(package_name="mmgpt-lite", prog_name="lite-chat")
+@version_option
 def command(
     images: tuple[str, ...],
     model: str | None,
@@ -79,37 +79,43 @@ def command(
 ) -> None:
     from lite import load
     from lite.terminal import session_store
-    from lite.terminal.answers import Printer
-    from lite.terminal.chat_session import Talk
-    from lite.terminal.prefetch import Early
+    from lite.terminal.chat_session import ChatSession
+    from lite.terminal.prefetch import Prefetch
+    from lite.terminal.printing import Printer
+    from lite.terminal.session_store import SessionStore
 
     interactive = prompt is None and sys.stdin.isatty()
     _check(images, prompt, go_on, session)
     started = time.perf_counter()
-    hashing = lambda name: say(f"Checking {name} for the first time...")  # noqa: E731
-    early = Early()
-    opened = load(model, device, threads, hashing=hashing, notice=early.say)
+    prefetch = Prefetch()
+    opened = load(
+        model,
+        device,
+        threads,
+        hashing=lambda name: say(f"Checking {name} for the first time..."),
+        notice=prefetch.say,
+    )
     if session is not None:
-        place = session_store.named(session)
+        store = session_store.named(session)
     elif go_on:
-        place = session_store.continued(opened)
+        store = session_store.continued(opened)
+    elif interactive and not no_history:
+        store = session_store.last(opened)
     else:
-        place = (
-            session_store.last(opened) if interactive and not no_history else session_store.Home()
-        )
-    chat = _conversation(opened, place, go_on, system)
+        store = SessionStore()
+    chat = _conversation(opened, store, go_on, system)
     if stats:
         say(f"open {time.perf_counter() - started:.3f} s")
-    talk = Talk(opened, chat, settings, Printer(stats, as_json), place, early)
+    chat_session = ChatSession(opened, chat, settings, Printer(stats, as_json), store, prefetch)
     pictures = [_picture(image) for image in images]
     if interactive:
-        _interact(talk, pictures, no_history, no_pictures)
+        _interact(chat_session, pictures, no_history, no_pictures)
     else:
-        talk.waiting = pictures
+        chat_session.waiting = pictures
         for question in _lines() if prompt is None else [prompt]:
-            talk.ask(question)
-    if talk.home.named and not talk.home.exists():
-        talk.home.keep(talk.chat)  # nothing was asked
+            chat_session.ask(question)
+    if store.named and not store.exists():
+        store.keep(chat)  # nothing was asked
 
 
 def _check(images: tuple[str, ...], prompt: str | None, go_on: bool, session: str | None) -> None:
@@ -126,18 +132,18 @@ def _check(images: tuple[str, ...], prompt: str | None, go_on: bool, session: st
         )
 
 
-def _conversation(model: Model, place: Home, go_on: bool, system: str | None) -> Chat:
-    """The conversation that lives there, or a new one."""
-    if place.path is None or not (go_on or place.named) or not place.exists():
+def _conversation(model: Model, store: SessionStore, go_on: bool, system: str | None) -> Chat:
+    """The conversation in the store's file, or a new one."""
+    if store.path is None or not (go_on or store.named) or not store.exists():
         return model.chat(system)
-    chat = model.open(place.path)
+    chat = model.open(store.path)
     chat.system = chat.system if system is None else system
     return chat
 
 
 def _picture(image: str) -> Picture:
     if image == "-":
-        from lite.terminal.paste import standard_input
+        from lite.terminal.attachments import standard_input
 
         return standard_input()
     from lite.image.loading import load_image
@@ -145,21 +151,22 @@ def _picture(image: str) -> Picture:
     return load_image(image)
 
 
-def _interact(talk: Talk, pictures: list[Picture], no_history: bool, no_pictures: bool) -> None:
-    """Hand over to a person."""
-    from lite.terminal.editing import editor
+def _interact(
+    session: ChatSession, pictures: list[Picture], no_history: bool, no_pictures: bool
+) -> None:
+    from lite.terminal.editor import editor
     from lite.terminal.repl import interact
     from lite.userdirs import data_dir
 
     if not no_pictures:
         from lite.terminal import thumbnail
 
-        talk.draw = thumbnail.show
+        session.draw = thumbnail.show
     if pictures:
-        say(talk.show(pictures))
+        say(session.show(pictures))
     else:
-        talk.early.begin(talk.chat, ())
-    interact(talk, editor(None if no_history else data_dir("history") / "lines"))
+        session.prefetch.start(session.chat, ())
+    interact(session, editor(None if no_history else data_dir("history") / "lines"))
 
 
 def _lines() -> Iterator[str]:

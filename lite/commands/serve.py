@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lite.cli import device_option, entry_point, say
+from lite.cli import device_option, entry_point, say, version_option
 
 HELP = """
 Serve a bundle, or without -m the demo model, over HTTP: a web page at /, and
@@ -87,7 +87,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 )
 @device_option
 @click.option("--threads", type=int, help="Worker threads.  [default: measured once]")
-@click.version_option(package_name="mmgpt-lite", prog_name="lite-serve")
+@version_option
 def command(
     model: str | None,
     host: str,
@@ -103,7 +103,7 @@ def command(
 
     try:
         from lite.server.app import create_app
-        from lite.server.run import Server, listen
+        from lite.server.http_server import Server, listen
         from lite.server.settings import Settings
     except ModuleNotFoundError as error:
         raise BadInput(

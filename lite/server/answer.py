@@ -1,7 +1,7 @@
-"""One answer in a slot: images looked at, conversation rebuilt, the pieces of `Chat.ask`.
+"""One answer in a slot: images encoded, conversation rebuilt, the stream events of `Chat.ask`.
 
-Contract: `begin` and `step` block and belong into a worker thread; `close` gives the slot back
-whatever happened, and remembers what was said so that the next turn can continue it.
+Contract: `start` and `next_event` block and belong into a worker thread; `close` returns the slot
+whatever happened, and caches the answer's tokens so that the next turn can continue it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from anyio import from_thread
 from lite.chat.answer import StreamEvent, Timings
 from lite.chat.chat import Chat
 from lite.chat.conversation import Conversation, Exchange
-from lite.server.history import History
-from lite.server.images import Images, Look
+from lite.server.answer_cache import AnswerCache
+from lite.server.images import EncodedImage, Images
 from lite.server.messages import Turn
 from lite.server.pool import Pool, Slot
 from lite.server.protocol import ChatRequest
 
 
 @dataclass
-class Work:
-    """What a request asks for: `files` are the encoded images of each turn."""
+class AnswerJob:
+    """What a request asks for; `files` are the image files of each turn."""
 
     request: ChatRequest
     system: str | None
@@ -34,80 +34,80 @@ class Work:
 
 
 class Answer:
-    """The pieces of one answer.
+    """The stream events of one answer.
 
     Attributes:
         timings: what it cost so far.
         images_cached: images of the conversation that did not have to be computed.
     """
 
-    def __init__(self, work: Work, history: History, images: Images, pool: Pool) -> None:
-        self._work = work
-        self._history = history
+    def __init__(self, job: AnswerJob, answers: AnswerCache, images: Images, pool: Pool) -> None:
+        self._job = job
+        self._answers = answers
         self._images = images
         self._pool = pool
         self._slot: Slot | None = None
         self._chat: Chat | None = None
         self._last: Exchange | None = None
         self._ready: list[StreamEvent] = []
-        self._pieces: Generator[StreamEvent, Any, Any] = (piece for piece in self._ready)
+        self._events: Generator[StreamEvent, Any, Any] = (event for event in self._ready)
         self.timings = Timings()
         self.images_cached = 0
 
-    def begin(self) -> None:
-        """All work up to the first token of the answer.
+    def start(self) -> None:
+        """All job up to the first token of the answer.
 
         Raises:
             Refused: an image cannot be used.
             BadInput: as for `Chat.ask`.
         """
-        work, question = self._work, self._work.turns[-1].question
-        looks, seconds, computed = self._look()
-        memories = [[look.memory for look in turn] for turn in looks]
-        past, self._key = self._history.rebuild(work.system, work.turns, memories)
+        job, question = self._job, self._job.turns[-1].question
+        encoded, seconds, computed = self._encode_images()
+        features = [[image.features for image in turn] for turn in encoded]
+        past, self._key = self._answers.rebuild(job.system, job.turns, features)
         self._last = past.exchanges[-1] if past.exchanges else None
-        self._slot = self._pool.take(*_prompt(past, Exchange(question, memories[-1])))
+        self._slot = self._pool.take_slot(*_prompt(past, Exchange(question, features[-1])))
         self._chat = Chat(past.engine, past.system, self._slot.decoder)
         self._chat.exchanges = past.exchanges
         asked = self._chat.ask(
             question,
-            memories[-1],
-            max_tokens=work.request.limit,
-            stop=work.request.stops,
-            drop_turns=work.request.truncation == "auto",
+            features[-1],
+            max_tokens=job.request.limit,
+            stop=job.request.stops,
+            drop_turns=job.request.truncation == "auto",
             progress=_check_cancelled,
-            **work.request.sampling,
+            **job.request.sampling,
         )
-        self._pieces = cast("Generator[StreamEvent, Any, Any]", asked)
-        notes = (note for look in looks[-1] for note in look.notes)
+        self._events = cast("Generator[StreamEvent, Any, Any]", asked)
+        notes = (note for image in encoded[-1] for note in image.notes)
         self._ready = [StreamEvent("", None, 0.0, self.timings, note) for note in notes]
-        for piece in self._pieces:
-            self.timings = piece.timings
-            self._ready.append(piece)
-            if piece.token is not None:
+        for event in self._events:
+            self.timings = event.timings
+            self._ready.append(event)
+            if event.token is not None:
                 break
         self.timings.image_seconds, self.timings.images_computed = seconds, computed
-        self.images_cached = sum(map(len, looks)) - computed
+        self.images_cached = sum(map(len, encoded)) - computed
 
-    def step(self) -> StreamEvent | None:
-        """The next piece; None after the last."""
-        return self._ready.pop(0) if self._ready else next(self._pieces, None)
+    def next_event(self) -> StreamEvent | None:
+        """The next event; None after the last."""
+        return self._ready.pop(0) if self._ready else next(self._events, None)
 
     def close(self) -> None:
         """End the answer; quick, and called when no thread is in it."""
         if self._slot is None:
             return
         try:
-            self._pieces.close()
+            self._events.close()
             exchanges = self._chat.exchanges if self._chat else []
             if exchanges and exchanges[-1] is not self._last:
-                dropped = len(self._work.turns) - len(exchanges)
-                self._history.remember(self._key, exchanges[-1], dropped)
+                dropped = len(self._job.turns) - len(exchanges)
+                self._answers.store(self._key, exchanges[-1], dropped)
         finally:
-            self._pool.give(self._slot, self.timings.prompt_tokens + self.timings.new_tokens)
+            self._pool.return_slot(self._slot, self.timings.prompt_tokens + self.timings.new_tokens)
             self._slot = None
 
-    def _look(self) -> tuple[list[list[Look]], float, int]:
+    def _encode_images(self) -> tuple[list[list[EncodedImage]], float, int]:
         """All images of the conversation, the seconds that took, and how many were computed."""
         start, computed = time.perf_counter(), 0
 
@@ -116,8 +116,8 @@ class Answer:
             _check_cancelled()
             computed += 1
 
-        looks = [[self._images.look(f, computing) for f in files] for files in self._work.files]
-        return looks, time.perf_counter() - start, computed
+        encoded = [[self._images.encode(f, computing) for f in files] for files in self._job.files]
+        return encoded, time.perf_counter() - start, computed
 
 
 def _prompt(past: Conversation, question: Exchange) -> Any:

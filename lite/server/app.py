@@ -19,10 +19,10 @@ from starlette.staticfiles import StaticFiles
 
 from lite import demo
 from lite.chat.model import Model
-from lite.server.endpoint import ChatCompletions
+from lite.server.chat_completions import ChatCompletions
 from lite.server.errors import Refused
 from lite.server.metrics import Metrics
-from lite.server.middleware import Guard
+from lite.server.middleware import AccessMiddleware
 from lite.server.openapi import document
 from lite.server.service import Service
 from lite.server.settings import Settings
@@ -42,7 +42,7 @@ def create_app(model: Model, settings: Settings | None = None) -> Starlette:
     metrics = Metrics(service.pool)
     folder = model.bundle.folder.resolve()
     name = demo.NAME if folder == demo.FOLDER.resolve() else folder.name
-    about = document(name, keyed=settings.api_key is not None)
+    openapi_document = document(name, keyed=settings.api_key is not None)
     card = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmgpt-lite"}
 
     async def health(request: Request) -> Response:
@@ -55,16 +55,16 @@ def create_app(model: Model, settings: Settings | None = None) -> Starlette:
         chat.check_model(request.path_params["id"])
         return JSONResponse(card)
 
-    async def figures(request: Request) -> Response:
+    async def prometheus(request: Request) -> Response:
         return Response(metrics.text(), headers={"Content-Type": PROMETHEUS})
 
     async def openapi(request: Request) -> Response:
-        return JSONResponse(about)
+        return JSONResponse(openapi_document)
 
     chat = ChatCompletions(service, metrics, name, model.tokenizer, settings.max_body)
     routes = [
         Route("/health", health),
-        Route("/metrics", figures),
+        Route("/metrics", prometheus),
         Route("/openapi.json", openapi),
         Route("/v1/models", models),
         Route("/v1/models/{id:path}", one_model),
@@ -72,7 +72,7 @@ def create_app(model: Model, settings: Settings | None = None) -> Starlette:
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, settings=settings, metrics=metrics)],
+        middleware=[Middleware(AccessMiddleware, settings=settings, metrics=metrics)],
         exception_handlers={HTTPException: _http},
     )
     if WEB.is_dir():  # after all routes, and only if none has the path: else it would hide 405

@@ -1,7 +1,7 @@
-"""The other end of one HTTP request.
+"""Reading and writing one HTTP request with limits of size and time.
 
-Contract: reading and writing have limits of size and time, so that a client that stalls cannot keep
-a slot; what is written after the client has gone goes nowhere, without an error.
+Contract: a client that stalls cannot keep a slot; what is written after the client has gone goes
+nowhere, without an error.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STREAM_HEADERS = {
 LINE_ENDS = {number: f"\\u{number:04x}" for number in (0x85, 0x2028, 0x2029)}
 
 
-class Body:
+class RequestBody:
     """The body of a JSON request."""
 
     def __init__(self, scope: Scope, receive: Receive, limit: int) -> None:
@@ -84,11 +84,11 @@ class Body:
         return Refused(413, f"The request is larger than {size}; send fewer or smaller images.")
 
 
-class Stalled(Exception):
-    """The client has taken nothing for too long."""
+class WriteTimeout(Exception):
+    """The client has read nothing for too long."""
 
 
-class Client:
+class Connection:
     """Writes a response, whole or as events."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,27 +97,27 @@ class Client:
         self._send = send
         self.started = False
 
-    async def gone(self, scope: anyio.CancelScope) -> None:
+    async def wait_closed(self, scope: anyio.CancelScope) -> None:
         """Wait until the client has gone, then cancel."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
         scope.cancel()
 
-    async def whole(self, answer: BaseModel) -> None:
+    async def send(self, answer: BaseModel) -> None:
         await self._respond(Response(answer.model_dump_json(), media_type="application/json"))
 
-    async def refuse(self, error: Refused) -> None:
+    async def send_error(self, error: Refused) -> None:
         """An error, as the response or as the last event of one that has begun."""
         if self.started:
             await self._write(error.body.model_dump_json().encode(), True)
         else:
             await self._respond(error.response())
 
-    async def event(self, data: BaseModel) -> None:
+    async def send_event(self, data: BaseModel) -> None:
         """One server-sent event; the first one starts the response."""
         await self._write(data.model_dump_json().translate(LINE_ENDS).encode(), False)
 
-    async def end(self) -> None:
+    async def send_end(self) -> None:
         await self._write(b"[DONE]", True)
 
     async def _respond(self, response: Response) -> None:
@@ -142,4 +142,4 @@ def _in_time() -> Iterator[None]:
         with anyio.fail_after(SEND_SECONDS):
             yield
     except TimeoutError:
-        raise Stalled from None
+        raise WriteTimeout from None

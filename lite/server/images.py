@@ -1,7 +1,7 @@
-"""Images of a request: from addresses to visual memories.
+"""Images of a request: from URLs to image features.
 
-Contract: data: URLs with base64; anything that has to be fetched goes through `lite.server.fetch`.
-An image that was seen before is recognised by its bytes, so it is not even decoded again.
+Contract: data: URLs with base64; anything that has to be fetched goes through
+`lite.server.fetcher`. Features are cached under a hash of the image file, which is decoded once.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ CACHE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class Look:
-    """An image as the model sees it, and what to tell the person about it."""
+class EncodedImage:
+    """The features of an image, and what to tell the person about it."""
 
-    memory: ImageFeatures
+    features: ImageFeatures
     notes: tuple[str, ...] = ()
 
 
 class Images:
-    """Encoded images of clients, looked at once."""
+    """Reads and encodes the images of clients, each file once."""
 
     def __init__(self, vision: VisionEncoder, fetch: Callable[[str], bytes]) -> None:
         self._vision = vision
         self._fetch = fetch
-        self._known: Recent[Look] = Recent(CACHE_BYTES)
+        self._cache: Recent[EncodedImage] = Recent(CACHE_BYTES)
 
     def read(self, url: str) -> bytes:
         """The encoded image behind an address.
@@ -56,8 +56,8 @@ class Images:
             raise bad_image("an image's data: URL is empty")
         return data
 
-    def look(self, data: bytes, computing: Callable[[], None]) -> Look:
-        """What the model sees of an encoded image.
+    def encode(self, data: bytes, computing: Callable[[], None]) -> EncodedImage:
+        """The features of an image file.
 
         Args:
             data: an image file.
@@ -67,15 +67,15 @@ class Images:
             Refused: the bytes are no usable image.
         """
         key = hashlib.sha256(data).digest()
-        look = self._known.get(key)
-        if look is None:
+        image = self._cache.get(key)
+        if image is None:
             try:
                 picture = load_image(data)
             except BadInput as error:
                 raise Refused(400, str(error), "messages", "invalid_image") from None
-            look = Look(self._vision.encode(picture, computing), picture.notes)
-            self._known.put(key, look, look.memory.array.nbytes)
-        return look
+            image = EncodedImage(self._vision.encode(picture, computing), picture.notes)
+            self._cache.put(key, image, image.features.array.nbytes)
+        return image
 
 
 def bad_image(why: str) -> Refused:

@@ -1,6 +1,6 @@
 """Messages of a chat request as turns of the model's template.
 
-Contract: pure; knows the API's messages and the order that the template can show, not the engine.
+Contract: pure; knows the API's messages and the order that the template can show.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Turn:
     answer: str | None = None
 
 
-def turns(messages: list[Message]) -> tuple[str | None, list[Turn]]:
+def conversation_turns(messages: list[Message]) -> tuple[str | None, list[Turn]]:
     """The opening line, if there is one, and the turns.
 
     Neighbouring messages of one role are joined by an empty line. A turn's images come before its
     text, which is where the template has them.
 
     Raises:
-        Refused: an order that the template has no place for.
+        Refused: an order that the template cannot show.
     """
     opening = [_text(m.content) for m in messages if isinstance(m, SystemMessage)]
     turns: list[Turn] = []

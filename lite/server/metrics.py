@@ -15,7 +15,7 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class Metrics:
-    """Counters and clocks of one server."""
+    """Counters and histograms of one server."""
 
     def __init__(self, pool: Pool) -> None:
         self._registry = registry = CollectorRegistry()
@@ -59,12 +59,12 @@ class Metrics:
 
     def answered(self, answer: Answer, seconds: float) -> None:
         """Count an answer that has ended, whichever way."""
-        t = answer.timings
+        timings = answer.timings
         self._whole.observe(seconds)
-        self._tokens.labels("prompt").inc(t.prompt_tokens)
-        self._tokens.labels("cached").inc(t.prompt_tokens - t.prefill_tokens)
-        self._tokens.labels("generated").inc(t.new_tokens)
-        self._images.labels("computed").inc(t.images_computed)
+        self._tokens.labels("prompt").inc(timings.prompt_tokens)
+        self._tokens.labels("cached").inc(timings.prompt_tokens - timings.prefill_tokens)
+        self._tokens.labels("generated").inc(timings.new_tokens)
+        self._images.labels("computed").inc(timings.images_computed)
         self._images.labels("cached").inc(answer.images_cached)
 
     def text(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The door: who may come in, and what every response says.
+"""Access control and the headers of every response.
 
 Contract: wraps the whole application. Without the key, where there is one, only the page, its files
 and /health are given out. No error of ours reaches a client as more than one sentence.
@@ -25,10 +25,10 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 COUNTED = ("/health", "/metrics", "/openapi.json", "/v1/chat/completions", "/v1/models")
-GONE = 499  # nginx's status for a client that left before its answer
+CLIENT_CLOSED = 499  # nginx's status for a client that left before its answer
 
 
-class Guard:
+class AccessMiddleware:
     """Middleware: host and key are checked, headers set, requests counted."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
@@ -44,7 +44,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = GONE
+        status = CLIENT_CLOSED
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -60,7 +60,7 @@ class Guard:
             await self._app(scope, receive, sending)
         except Exception as error:
             answer = refusal(error)
-            if status == GONE:
+            if status == CLIENT_CLOSED:
                 await answer.response()(scope, receive, sending)
         finally:
             path = scope["path"] if scope["path"] in COUNTED else "other"

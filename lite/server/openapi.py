@@ -5,12 +5,12 @@ Contract: what it says is accepted or refused is; tests send what it allows and 
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from lite import __version__
 from lite.server.errors import ErrorBody
 from lite.server.protocol import ChatRequest
 from lite.server.responses import Chunk, Completion
@@ -114,7 +114,7 @@ def document(model: str, keyed: bool) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "mmgpt-lite",
-            "version": version("mmgpt-lite"),
+            "version": __version__,
             "description": DESCRIPTION,
         },
         "paths": paths,

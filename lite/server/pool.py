@@ -1,7 +1,7 @@
 """N sequences at a time on one model, a bounded queue before them, and the best KV cache for each.
 
-Contract: `place` counts a request in or refuses it, `turn` waits until one of the N is free, `take`
-hands out a free slot to a request that holds a turn. Nothing here runs the model.
+Contract: `admit` counts a request in or refuses it, `wait_turn` waits until one of the N is free,
+`take_slot` hands out a free slot to a request that holds a turn. Nothing here runs the model.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Pool:
         self._free = [Slot(decoder.fork()) for _ in range(parallel)]
         self._lock = threading.Lock()
         self._turns = anyio.Semaphore(parallel)
-        self._places = parallel + queue
+        self._capacity = parallel + queue
         self.parallel = parallel
         self._clock = 0
         self.present = 0  # requests that wait or run
@@ -56,14 +56,14 @@ class Pool:
         self.stopping = False
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Be one of those present.
+    def admit(self) -> Iterator[None]:
+        """Count the request as present.
 
         Raises:
-            Refused: all places are taken, or the server is stopping.
+            Refused: the queue is full, or the server is stopping.
         """
         self._check_open()
-        if self.present >= self._places:
+        if self.present >= self._capacity:
             message = "The server is busy and its queue is full; try again in a moment."
             retry = {"Retry-After": str(RETRY_SECONDS)}
             raise Refused(429, message, code="queue_full", headers=retry)
@@ -74,7 +74,7 @@ class Pool:
             self.present -= 1
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def wait_turn(self) -> AsyncIterator[None]:
         """Wait, first come first served, until fewer than N run.
 
         Raises:
@@ -88,8 +88,8 @@ class Pool:
             finally:
                 self.active -= 1
 
-    def take(self, ids: Sequence[int], images: Sequence[ImageFeatures]) -> Slot:
-        """The free slot whose cache serves this prompt best; give it back with `give`.
+    def take_slot(self, ids: Sequence[int], images: Sequence[ImageFeatures]) -> Slot:
+        """The free slot whose cache serves this prompt best; return it with `return_slot`.
 
         That is the longest reusable prefix, if most of the cache is reused; otherwise the slot that
         was not used for longest, so that other conversations keep theirs.
@@ -105,7 +105,7 @@ class Pool:
             self._free.remove(best)
             return best
 
-    def give(self, slot: Slot, held: int) -> None:
+    def return_slot(self, slot: Slot, held: int) -> None:
         """Put a slot back that now holds that many tokens."""
         with self._lock:
             self._clock += 1

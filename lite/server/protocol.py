@@ -1,8 +1,8 @@
 """Requests of OpenAI's chat completions API, checked.
 
-Contract: `read` returns a request that the model can honour or raises `Refused` with a sentence
-for the person. Fields that this model cannot honour are refused where they ask for something;
-fields that do not change the answer (`user`, `metadata`, ...) are ignored, known or not.
+Contract: `parse_request` returns a request that the model can honour or raises `Refused` with a
+sentence for the person. Fields that this model cannot honour are refused where they ask for
+something; fields that do not change the answer (`user`, `metadata`, ...) are ignored, known or not.
 Source: https://platform.openai.com/docs/api-reference/chat/create, plus the sampling fields that
 other local servers have (`top_k`, `min_p`, `repetition_penalty`).
 """
@@ -141,7 +141,7 @@ UNSUPPORTED = {
 }
 
 
-def read(body: bytes) -> ChatRequest:
+def parse_request(body: bytes) -> ChatRequest:
     """A checked request.
 
     Raises:

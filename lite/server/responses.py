@@ -20,11 +20,11 @@ Finish = Literal["stop", "length"]
 EXPECTED = {"finish_reason", "logprobs", "refusal"}
 
 
-class Lean(BaseModel):
-    """Leaves out what is None, unless clients expect to find it."""
+class SparseModel(BaseModel):
+    """Leaves out fields that are None, unless clients expect them."""
 
     @model_serializer(mode="wrap")
-    def _lean(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values = serialize(self)
         return {k: v for k, v in values.items() if v is not None or k in EXPECTED}
 
@@ -68,7 +68,7 @@ class Timings(BaseModel):
     tokens_per_second: float
 
 
-class Delta(Lean):
+class Delta(SparseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
 
@@ -80,7 +80,7 @@ class ChunkChoice(BaseModel):
     finish_reason: Finish | None = None
 
 
-class Chunk(Lean):
+class Chunk(SparseModel):
     """An event of a streamed answer."""
 
     id: str
@@ -106,7 +106,7 @@ class Choice(BaseModel):
     finish_reason: Finish
 
 
-class Completion(Lean):
+class Completion(SparseModel):
     """A whole answer."""
 
     id: str
@@ -119,8 +119,8 @@ class Completion(Lean):
     timings: Timings
 
 
-class Reply:
-    """The objects of one answer."""
+class ResponseBuilder:
+    """Builds the responses to one request."""
 
     def __init__(self, model: str, tokenizer: Tokenizer, logprobs: bool) -> None:
         self._head: dict[str, Any] = {
@@ -135,13 +135,13 @@ class Reply:
     def start(self) -> Chunk:
         return self._chunk(Delta(role="assistant", content=""))
 
-    def piece(self, piece: StreamEvent) -> Chunk | None:
+    def event(self, event: StreamEvent) -> Chunk | None:
         """A step of the answer; None if there is nothing to show yet."""
-        tokens = self._shown(piece)
-        if not (piece.text or piece.note):
+        tokens = self._shown(event)
+        if not (event.text or event.note):
             return None
-        delta = Delta(content=piece.text) if piece.text else Delta()
-        return self._chunk(delta, tokens, note=piece.note or None)
+        delta = Delta(content=event.text) if event.text else Delta()
+        return self._chunk(delta, tokens, note=event.note or None)
 
     def end(self, answer: Answer) -> Chunk:
         return self._chunk(Delta(), finish=_finish(answer), timings=_timings(answer))
@@ -150,10 +150,10 @@ class Reply:
         """The event that clients ask for by `stream_options.include_usage`."""
         return Chunk(**self._head, choices=[], usage=_usage(answer), timings=_timings(answer))
 
-    def whole(self, pieces: list[StreamEvent], answer: Answer) -> Completion:
-        tokens = [token for piece in pieces for token in self._shown(piece)]
+    def whole(self, events: list[StreamEvent], answer: Answer) -> Completion:
+        tokens = [token for event in events for token in self._shown(event)]
         choice = Choice(
-            message=AnswerMessage(content="".join(piece.text for piece in pieces)),
+            message=AnswerMessage(content="".join(event.text for event in events)),
             logprobs=Logprobs(content=tokens) if self._logprobs else None,
             finish_reason=_finish(answer),
         )
@@ -161,7 +161,7 @@ class Reply:
             **self._head,
             choices=[choice],
             usage=_usage(answer),
-            note=" ".join(piece.note for piece in pieces if piece.note) or None,
+            note=" ".join(event.note for event in events if event.note) or None,
             timings=_timings(answer),
         )
 
@@ -176,29 +176,31 @@ class Reply:
         choice = ChunkChoice(delta=delta, logprobs=logprobs, finish_reason=finish)
         return Chunk(**self._head, choices=[choice], **more)
 
-    def _shown(self, piece: StreamEvent) -> list[TokenLogprob]:
-        """The tokens of the text that this piece shows; those of a stop are never shown."""
+    def _shown(self, event: StreamEvent) -> list[TokenLogprob]:
+        """The tokens of the text that this event shows; those of a stop are never shown."""
         if not self._logprobs:
             return []
-        if piece.token is not None:
-            data = self._tokenizer.piece_bytes(piece.token)
+        if event.token is not None:
+            data = self._tokenizer.piece_bytes(event.token)
             text = data.decode(errors="replace")
             self._tokens.append(
-                TokenLogprob(token=text, logprob=piece.logprob, bytes=list(data), top_logprobs=[])
+                TokenLogprob(token=text, logprob=event.logprob, bytes=list(data), top_logprobs=[])
             )
-        if not piece.text:
+        if not event.text:
             return []
         shown, self._tokens = self._tokens, []
         return shown
 
 
 def _usage(answer: Answer) -> Usage:
-    t = answer.timings
+    timings = answer.timings
     return Usage(
-        prompt_tokens=t.prompt_tokens,
-        completion_tokens=t.new_tokens,
-        total_tokens=t.prompt_tokens + t.new_tokens,
-        prompt_tokens_details=CachedTokens(cached_tokens=t.prompt_tokens - t.prefill_tokens),
+        prompt_tokens=timings.prompt_tokens,
+        completion_tokens=timings.new_tokens,
+        total_tokens=timings.prompt_tokens + timings.new_tokens,
+        prompt_tokens_details=CachedTokens(
+            cached_tokens=timings.prompt_tokens - timings.prefill_tokens
+        ),
     )
 
 

@@ -1,8 +1,8 @@
 """From a request to its answer: images, a turn, a slot.
 
-Contract: the event loop only waits; whatever computes runs in worker threads, one piece of an
-answer at a time. So a slow reader slows down its own answer, and one that has gone stops it after
-the token, or the part of the prompt, that is being computed.
+Contract: the event loop only waits; whatever computes runs in worker threads, one stream event at a
+time. So a slow reader slows down its own answer, and one that has gone stops it after the token, or
+the part of the prompt, that is being computed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from lite.chat.model import Model
-from lite.server.answer import Answer, Work
+from lite.server.answer import Answer, AnswerJob
+from lite.server.answer_cache import AnswerCache
 from lite.server.errors import Refused
-from lite.server.fetch import Fetcher
-from lite.server.history import History
+from lite.server.fetcher import Fetcher
 from lite.server.images import Images
-from lite.server.messages import turns
+from lite.server.messages import conversation_turns
 from lite.server.pool import Pool
 from lite.server.protocol import ChatRequest
 from lite.server.settings import Settings
@@ -30,11 +30,11 @@ Result = TypeVar("Result")
 
 
 class Service:
-    """The model with its slots, and what it remembers between requests."""
+    """The model with its slots and its caches."""
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self.pool = Pool(model.decoder, settings.parallel, settings.queue)
-        self._history = History(model)
+        self._answers = AnswerCache(model)
         self._images = Images(model.vision, Fetcher(settings.image_hosts).fetch)
         self._max_images = settings.max_images
         self._readers = CapacityLimiter(READERS)
@@ -50,14 +50,14 @@ class Service:
             Refused: the request cannot be answered now, or not at all.
             LiteError: as for `Chat.ask`.
         """
-        work = Work(request, *turns(request.messages))
-        self._check_images(work)
-        for turn in work.turns:
-            work.files.append([await self._read(url) for url in turn.images])
-        async with self.pool.turn():
-            answer = Answer(work, self._history, self._images, self.pool)
+        job = AnswerJob(request, *conversation_turns(request.messages))
+        self._check_images(job)
+        for turn in job.turns:
+            job.files.append([await self._read(url) for url in turn.images])
+        async with self.pool.wait_turn():
+            answer = Answer(job, self._answers, self._images, self.pool)
             try:
-                await self.compute(answer.begin)
+                await self.compute(answer.start)
                 yield answer
             finally:
                 answer.close()
@@ -69,8 +69,8 @@ class Service:
     async def _read(self, url: str) -> bytes:
         return await to_thread.run_sync(self._images.read, url, limiter=self._readers)
 
-    def _check_images(self, work: Work) -> None:
-        images = sum(len(turn.images) for turn in work.turns)
+    def _check_images(self, job: AnswerJob) -> None:
+        images = sum(len(turn.images) for turn in job.turns)
         if images > self._max_images:
             raise Refused(
                 400,

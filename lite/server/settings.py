@@ -1,4 +1,4 @@
-"""What a server may be told when it is started."""
+"""Settings of a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits and doors of a server.
+    """Limits of a server, and who may use it.
 
     Attributes:
         parallel: sequences at a time, each with a KV cache of its own.

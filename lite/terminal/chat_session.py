@@ -1,4 +1,4 @@
-"""What a terminal's chat is made of: a conversation, pictures that wait, settings, a home.
+"""A chat in the terminal: conversation, waiting pictures, settings and the file that keeps it.
 
 Contract: the same object serves one question, piped questions and a person. Whatever happens to an
 answer, the pictures that went with its question are either in the conversation or still waiting.
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lite.errors import BadInput
-from lite.terminal.answers import Printer
-from lite.terminal.prefetch import Early
-from lite.terminal.session_store import Home
+from lite.terminal.prefetch import Prefetch
+from lite.terminal.printing import Printer
+from lite.terminal.session_store import SessionStore
 
 if TYPE_CHECKING:
     from lite.chat.chat import Chat, ImageSource
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lite.image.loading import Picture
 
 
-class Talk:
+class ChatSession:
     """A conversation in the terminal.
 
     Attributes:
@@ -33,8 +33,8 @@ class Talk:
         waiting: pictures that go with the next question.
         settings: keyword arguments of `Chat.ask`: `max_tokens` and the fields of `Sampling`.
         printer: shows the answers.
-        home: keeps the conversation.
-        early: works on the next question while it is typed.
+        store: keeps the conversation.
+        prefetch: works on the next question while it is typed.
         draw: shows the person a picture that is added, uint8 `[H, W, 3]`.
     """
 
@@ -44,15 +44,15 @@ class Talk:
         chat: Chat,
         settings: dict[str, Any],
         printer: Printer | None = None,
-        home: Home | None = None,
-        early: Early | None = None,
+        store: SessionStore | None = None,
+        prefetch: Prefetch | None = None,
     ) -> None:
         self.model = model
         self.chat = chat
         self.settings = settings
         self.printer = printer or Printer()
-        self.home = home or Home()
-        self.early = early or Early()
+        self.store = store or SessionStore()
+        self.prefetch = prefetch or Prefetch()
         self.waiting: list[Picture] = []
         self.draw: Callable[[np.ndarray], None] = lambda rgb: None
 
@@ -65,11 +65,11 @@ class Talk:
             lines.append(f"{picture.name}, {width} x {height}, goes with the next question.")
             lines += picture.notes
         self.waiting += [replace(picture, notes=()) for picture in pictures]
-        self.early.begin(self.chat, self.waiting)
+        self.prefetch.start(self.chat, self.waiting)
         return "\n".join(lines)
 
     def ask(self, question: str) -> None:
-        """Ask about the waiting pictures, or what was said; the answer is printed as it comes.
+        """Ask a question, with the waiting pictures; the answer is printed as it comes.
 
         Raises:
             BadInput: see `Chat.ask`; or the conversation cannot be kept.
@@ -80,10 +80,10 @@ class Talk:
         finally:
             if self._new(before):
                 self.waiting = []
-                self.home.keep(self.chat)
+                self.store.keep(self.chat)
 
     def retry(self) -> None:
-        """Ask the last question again, with the images it had; the answer takes its place.
+        """Ask the last question again, with the images it had; the new answer replaces the old one.
 
         Raises:
             BadInput: nothing was asked yet.
@@ -97,13 +97,13 @@ class Talk:
         finally:
             if new := self._new(before):
                 new.names = old.names
-                self.home.keep(self.chat)
+                self.store.keep(self.chat)
             else:
                 self.chat.exchanges[:] = before
 
     def _print(self, question: str, images: Sequence[ImageSource]) -> None:
         progress = self.printer.progress
-        self.early.wait(progress)
+        self.prefetch.wait(progress)
         self.printer.print(self.chat.ask(question, images, progress=progress, **self.settings))
 
     def _new(self, before: list[Exchange]) -> Exchange | None:

@@ -1,7 +1,7 @@
 """What the Tab key completes: slash commands, their arguments, and paths.
 
-Contract: questions are left alone; a completed path is written so that `lite.terminal.paste` reads
-it back as one.
+Contract: questions are left alone; a completed path is written so that `lite.terminal.attachments`
+reads it back as one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
-from lite.terminal.paste import SUFFIXES
-from lite.terminal.slash import COMMANDS, SETTINGS
+from lite.terminal.attachments import SUFFIXES
+from lite.terminal.slash_commands import COMMANDS, SETTINGS
 
 WINDOWS = os.name == "nt"
 # The word at the end of a line, an open quote included.

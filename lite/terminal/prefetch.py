@@ -1,8 +1,8 @@
 """Work on the next question while the person types it.
 
 Contract: one piece of work at a time, on a thread of its own; whoever needs the model waits for it
-first. It makes the first token come sooner and nothing else: what goes wrong here goes wrong again,
-and is reported, where the question is asked. What there is to say waits until nobody types.
+first. It makes the first token come sooner and nothing else: an error here comes again, and is
+reported, where the question is asked. Messages wait until nobody types.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ from lite.cli import BACKGROUND, say
 if TYPE_CHECKING:
     from lite.chat.chat import Chat, ImageSource
 
-# Seconds between two looks at how far the work is.
-LOOK = 0.05
+POLL_SECONDS = 0.05
 
 
-class Early:
-    """The work that is under way, if any."""
+class Prefetch:
+    """The work under way, if any."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._at: tuple[str, int, int] | None = None
-        self._said: list[str] = []
+        self._progress: tuple[str, int, int] | None = None
+        self._messages: list[str] = []
 
-    def begin(self, chat: Chat, images: Sequence[ImageSource]) -> None:
-        """Start on what a question about `images` needs; after what is under way already."""
-        before, images = self._thread, [*images]
+    def start(self, chat: Chat, images: Sequence[ImageSource]) -> None:
+        """Start on what a question about `images` needs, after the work already under way."""
+        previous, images = self._thread, [*images]
 
         def work() -> None:
-            if before is not None:
-                before.join()
+            if previous is not None:
+                previous.join()
             with suppress(Exception):
                 chat.prepare(images, progress=self._report)
 
@@ -43,26 +42,26 @@ class Early:
         self._thread.start()
 
     def wait(self, progress: Callable[[str, int, int], None]) -> None:
-        """Until it is done; `progress` is called as `Chat.ask` does."""
+        """Wait until it is done; `progress` is called as `Chat.ask` does."""
         thread = self._thread
         while thread is not None and thread.is_alive():
-            self._tell()
-            if self._at is not None:
-                progress(*self._at)
-            thread.join(LOOK)
-        self._tell()
-        self._thread = self._at = None
+            self._flush()
+            if self._progress is not None:
+                progress(*self._progress)
+            thread.join(POLL_SECONDS)
+        self._flush()
+        self._thread = self._progress = None
 
     def say(self, message: str) -> None:
-        """Say something; what the work has to say waits for `wait`."""
+        """Print a message; one of the background thread waits for `wait`."""
         if threading.current_thread() is threading.main_thread():
             say(message)
         else:
-            self._said.append(message)
+            self._messages.append(message)
 
     def _report(self, what: str, done: int, total: int) -> None:
-        self._at = (what, done, total)
+        self._progress = (what, done, total)
 
-    def _tell(self) -> None:
-        while self._said:
-            say(self._said.pop(0))
+    def _flush(self) -> None:
+        while self._messages:
+            say(self._messages.pop(0))

@@ -1,7 +1,6 @@
-"""What the terminal can show, and what may be shown to it.
+"""What the terminal can show, and a line of progress on it.
 
-Contract: nothing here writes an escape code; text that came from a model, a file or a file's name
-passes through `printable` before a terminal sees it.
+Contract: nothing here writes an escape code.
 """
 
 from __future__ import annotations
@@ -11,14 +10,6 @@ import sys
 from typing import TextIO
 
 import click
-
-# C0 and C1 control characters but tab and newline, and DEL.
-CONTROLS = {c: None for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
-
-
-def printable(text: str) -> str:
-    """`text` without what would command a terminal."""
-    return text.translate(CONTROLS)
 
 
 def can_style(stream: TextIO) -> bool:
@@ -49,7 +40,7 @@ class ProgressLine:
             self._show(f"reading {done} of {total} tokens..." if done < total else "")
 
     def clear(self) -> None:
-        """Leave an empty line, with the cursor at its start."""
+        """Quit an empty line, with the cursor at its start."""
         self._show("")
 
     def _show(self, line: str) -> None:

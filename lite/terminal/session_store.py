@@ -1,9 +1,9 @@
-"""The file that a conversation lives in, so that it is there after a restart or a crash.
+"""The file that keeps a conversation across restarts and crashes.
 
 Contract: the file mirrors the conversation after every change, written whole or not at all and
 readable by its owner only; nothing is written before the first change. A session that was named
-must be kept, and an error says where it cannot; the last conversation is kept where that is
-possible, and where it is not the person hears so once.
+must be kept: failing is an error. The last conversation is kept where that is possible; where it is
+not, one warning says so.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from lite.chat.model import Model
 
 
-class Home:
-    """Where a conversation is kept.
+class SessionStore:
+    """Keeps a conversation in a file.
 
     Attributes:
         path: the file; None keeps nothing.
@@ -60,8 +60,8 @@ class Home:
             self._warned = True
 
 
-def named(path: str) -> Home:
-    """The home of `--session FILE`.
+def named(path: str) -> SessionStore:
+    """The store of `--session FILE`.
 
     Raises:
         BadInput: the folder of the file does not exist.
@@ -69,27 +69,27 @@ def named(path: str) -> Home:
     file = Path(path)
     if not file.absolute().parent.is_dir():
         raise BadInput(f"There is no folder for the session {path}; make it, or name another file.")
-    return Home(file, named=True)
+    return SessionStore(file, named=True)
 
 
-def last(model: Model) -> Home:
-    """The home of the last conversation with a bundle."""
+def last(model: Model) -> SessionStore:
+    """The store of the last conversation with a bundle."""
     # The bundle's content names the file: a moved bundle finds it, a changed one has another.
-    return Home(data_dir("sessions") / f"last-{model.bundle.digest[:16]}.session")
+    return SessionStore(data_dir("sessions") / f"last-{model.bundle.digest[:16]}.session")
 
 
-def continued(model: Model) -> Home:
-    """The home of the last conversation, which must exist.
+def continued(model: Model) -> SessionStore:
+    """The store of the last conversation, which must exist.
 
     Raises:
         BadInput: there was none with this bundle.
     """
-    home = last(model)
-    if not home.exists():
+    store = last(model)
+    if not store.exists():
         raise BadInput(
             "There is no conversation with this model to continue; leave out --continue to begin."
         )
-    return home
+    return store
 
 
 def _make_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from lite.cli import entry_point, say
+from lite.cli import entry_point, say, version_option
 from lite.errors import BadInput
 
 # Records of each data set that an audit reads and whose images it decodes, drawn by the seed.
@@ -48,7 +48,7 @@ Example: qlora-train mmgpt-9b --dry-run
 @click.option("--inspect", type=click.IntRange(1), metavar="N", help="Show N samples and stop.")
 @click.option("--audit", is_flag=True, help="Look at the quality of the data and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print plan or audit as JSON.")
-@click.version_option(package_name="mmgpt-lite", prog_name="qlora-train")
+@version_option
 def command(
     recipe: str,
     settings: tuple[str, ...],

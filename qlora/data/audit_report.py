@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lite.terminal.screen import printable
+from lite.cli import printable
 from qlora.data.audit import Audit
 from qlora.data.lengths import BIN_NAMES, SHORT, Lengths, percent
 

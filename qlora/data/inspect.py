@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from lite.terminal.screen import printable
+from lite.cli import printable
 from lite.text.tokenizer import TextStream, Tokenizer
 from qlora.data.encode import IGNORE, Sample
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 import lite
 from lite.server.app import create_app
-from lite.server.run import Server, listen
+from lite.server.http_server import Server, listen
 from lite.server.settings import Settings
 from tests.lite.conftest import SMALL_CONTEXT, with_context
 

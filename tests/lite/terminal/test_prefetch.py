@@ -9,7 +9,7 @@ import pytest
 
 import lite
 from lite.errors import BadInput
-from lite.terminal.prefetch import Early
+from lite.terminal.prefetch import Prefetch
 from tests.lite.conftest import CAT, DOG
 
 
@@ -63,37 +63,37 @@ def test_what_cannot_be_prepared_is_said(model: Callable[..., lite.Model]) -> No
         chat.prepare("no such picture.png")
 
 
-def test_early_work_runs_beside_and_is_waited_for(model: Callable[..., lite.Model]) -> None:
-    chat, early = model().chat(), Early()
-    early.begin(chat, [DOG])
-    early.begin(chat, [DOG, CAT])
-    early.wait(lambda what, done, total: None)
+def test_prefetch_runs_beside_and_is_waited_for(model: Callable[..., lite.Model]) -> None:
+    chat, prefetch = model().chat(), Prefetch()
+    prefetch.start(chat, [DOG])
+    prefetch.start(chat, [DOG, CAT])
+    prefetch.wait(lambda what, done, total: None)
     pieces = list(chat.ask("which is larger?", [DOG, CAT], max_tokens=2))
     assert pieces[-1].timings.images_computed == 0
-    early.wait(lambda what, done, total: None)  # nothing is under way
+    prefetch.wait(lambda what, done, total: None)  # nothing is under way
 
 
-def test_early_work_that_fails_is_silent(model: Callable[..., lite.Model]) -> None:
-    early = Early()
-    early.begin(model().chat(), ["no such picture.png"])
-    early.wait(lambda what, done, total: None)
+def test_a_prefetch_that_fails_is_silent(model: Callable[..., lite.Model]) -> None:
+    prefetch = Prefetch()
+    prefetch.start(model().chat(), ["no such picture.png"])
+    prefetch.wait(lambda what, done, total: None)
 
 
-def test_what_early_work_says_waits_until_nobody_types(
+def test_messages_of_a_prefetch_wait_until_nobody_types(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr("lite.terminal.prefetch.say", said.append)
-    early = Early()
-    early.say("now")
+    prefetch = Prefetch()
+    prefetch.say("now")
     assert said == ["now"]
 
     class Chat:
         def prepare(self, images: Any, progress: Any) -> None:
             assert threading.current_thread() is not threading.main_thread()
-            early.say("later")
+            prefetch.say("later")
             progress("prompt", 1, 2)
 
-    early.begin(Chat(), [])  # type: ignore[arg-type]
-    early.wait(lambda what, done, total: None)
+    prefetch.start(Chat(), [])  # type: ignore[arg-type]
+    prefetch.wait(lambda what, done, total: None)
     assert said == ["now", "later"]

@@ -16,8 +16,8 @@ from typing import Any, cast
 import click
 
 from lite.chat.answer import StreamEvent, Timings
-from lite.cli import say
-from lite.terminal.screen import ProgressLine, can_style, printable
+from lite.cli import printable, say
+from lite.terminal.screen import ProgressLine, can_style
 
 
 class Printer:
@@ -63,7 +63,7 @@ class Printer:
                     self.timings = piece.timings
                     if piece.note:
                         self.progress.clear()
-                        say(printable(piece.note))
+                        say(piece.note)
                     yield piece.text
             finally:
                 self.progress.clear()

@@ -10,7 +10,7 @@ import pytest
 
 from lite.server import fetch
 from lite.server.errors import Refused
-from lite.server.fetch import Fetcher, is_public
+from lite.server.fetcher import Fetcher, is_public
 from tests.lite.conftest import DOG
 from tests.lite.server.conftest import png
 

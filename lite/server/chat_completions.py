@@ -1,8 +1,8 @@
 """POST /v1/chat/completions.
 
-Contract: every request ends in one of: a whole answer, a whole stream, an error in OpenAI's shape
-(in a stream that has begun, as its last event), or silence because the client has gone. When it has
-gone, the answer stops after the token that is being computed.
+Contract: every request ends in one of: a whole answer, a complete stream, an error in OpenAI's
+shape (in a stream that has begun, as its last event), or silence because the client has gone. Then
+the answer stops after the token that is being computed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import anyio
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from lite.server.connection import Body, Client, Stalled
+from lite.server.connection import Connection, RequestBody, WriteTimeout
 from lite.server.errors import Refused, refusal
 from lite.server.metrics import Metrics
-from lite.server.protocol import ChatRequest, read
-from lite.server.responses import Reply
+from lite.server.protocol import ChatRequest, parse_request
+from lite.server.responses import ResponseBuilder
 from lite.server.service import Service
 from lite.text.tokenizer import Tokenizer
 
@@ -44,13 +44,13 @@ class ChatCompletions:
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = Body(scope, receive, self._max_body)
+        body = RequestBody(scope, receive, self._max_body)
         try:
             # Before the body is read: those that wait hold their images in memory.
-            with self._service.pool.place():
-                request = read(await body.read())
+            with self._service.pool.admit():
+                request = parse_request(await body.read())
                 self.check_model(request.model)
-                await self._serve(request, Client(scope, receive, send))
+                await self._serve(request, Connection(scope, receive, send))
         except ClientDisconnect:
             return
         except Refused as error:
@@ -58,14 +58,14 @@ class ChatCompletions:
                 await body.discard()
                 await error.response()(scope, receive, send)
 
-    async def _serve(self, request: ChatRequest, client: Client) -> None:
+    async def _serve(self, request: ChatRequest, connection: Connection) -> None:
         async with anyio.create_task_group() as group:
 
             async def answer() -> None:
-                await self._answer(request, client)
+                await self._answer(request, connection)
                 group.cancel_scope.cancel()
 
-            group.start_soon(client.gone, group.cancel_scope)
+            group.start_soon(connection.wait_closed, group.cancel_scope)
             group.start_soon(answer)
 
     def check_model(self, name: str | None) -> None:
@@ -74,32 +74,32 @@ class ChatCompletions:
             message = f"There is no model {str(name)[:100]!r} here; ask for {self._name!r}."
             raise Refused(404, message, "model", "model_not_found")
 
-    async def _answer(self, request: ChatRequest, client: Client) -> None:
-        reply = Reply(self._name, self._tokenizer, bool(request.logprobs))
+    async def _answer(self, request: ChatRequest, connection: Connection) -> None:
+        responses = ResponseBuilder(self._name, self._tokenizer, bool(request.logprobs))
         start = time.perf_counter()
         try:
-            pieces = []
+            events = []
             async with self._service.answer(request) as answer:
                 self._metrics.first_token(time.perf_counter() - start)
                 try:
                     if request.stream:
-                        await client.event(reply.start())
-                    while piece := await self._service.compute(answer.step):
-                        pieces.append(piece)
-                        if request.stream and (chunk := reply.piece(piece)):
-                            await client.event(chunk)
+                        await connection.send_event(responses.start())
+                    while event := await self._service.compute(answer.next_event):
+                        events.append(event)
+                        if request.stream and (chunk := responses.event(event)):
+                            await connection.send_event(chunk)
                 finally:
                     self._metrics.answered(answer, time.perf_counter() - start)
             # The slot is free and the answer remembered before the client knows that it is over:
             # the next turn may be here at once.
             if not request.stream:
-                await client.whole(reply.whole(pieces, answer))
+                await connection.send(responses.whole(events, answer))
                 return
-            await client.event(reply.end(answer))
+            await connection.send_event(responses.end(answer))
             if request.stream_options and request.stream_options.include_usage:
-                await client.event(reply.usage(answer))
-            await client.end()
-        except Stalled:
+                await connection.send_event(responses.usage(answer))
+            await connection.send_end()
+        except WriteTimeout:
             return  # the connection is closed without an end, as the answer has none
         except Exception as error:
-            await client.refuse(refusal(error))
+            await connection.send_error(refusal(error))

@@ -1,7 +1,7 @@
 """The slash commands: a table of name, arguments, help and function.
 
-Contract: a function takes the talk and the rest of its line, and returns what the person is told;
-it raises `BadInput` with one sentence and then changes nothing. Only /retry prints by itself.
+Contract: a function takes the chat session and the rest of its line, and returns the reply to
+print; it raises `BadInput` with one sentence and then changes nothing. Only /retry prints itself.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from lite.chat.sampling import Sampling
 from lite.chat.session_file import MAGIC
 from lite.errors import BadInput
 from lite.image.loading import load_image
-from lite.terminal import paste
-from lite.terminal.answers import statistics
-from lite.terminal.chat_session import Talk
-from lite.terminal.session_store import Home
+from lite.terminal import attachments
+from lite.terminal.chat_session import ChatSession
+from lite.terminal.printing import statistics
+from lite.terminal.session_store import SessionStore
 
 
-class Leave(Exception):
-    """The person wants to end the chat."""
+class Quit(Exception):
+    """The chat ends."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Command:
         completes: what its arguments are.
     """
 
-    run: Callable[[Talk, str], str]
+    run: Callable[[ChatSession, str], str]
     usage: str
     help: str
     completes: Literal["", "images", "files", "settings"] = ""
@@ -50,12 +50,12 @@ def is_command(line: str) -> bool:
     return _split(line)[0] in COMMANDS
 
 
-def run(talk: Talk, line: str) -> str:
-    """Run a line that begins with a slash; returns what to tell the person.
+def run(session: ChatSession, line: str) -> str:
+    """Run a line that begins with a slash; returns the reply to print.
 
     Raises:
         BadInput: it is no command, or its arguments cannot be used.
-        Leave: the command was /quit.
+        Quit: the command was /quit.
     """
     name, rest = _split(line)
     if name not in COMMANDS:
@@ -63,123 +63,123 @@ def run(talk: Talk, line: str) -> str:
             f"There is no command {name}, the nearest is {_nearest(name, COMMANDS)}; /help shows "
             f"all, and a space before the slash makes the line a question."
         )
-    return COMMANDS[name].run(talk, rest)
+    return COMMANDS[name].run(session, rest)
 
 
-def _image(talk: Talk, rest: str) -> str:
+def _image(session: ChatSession, rest: str) -> str:
     if not rest:
         raise BadInput("/image needs the path of an image; Tab completes it.")
-    return talk.show([load_image(path) for path in paste.paths(rest)])
+    return session.show([load_image(path) for path in attachments.paths(rest)])
 
 
-def _paste(talk: Talk, rest: str) -> str:
-    return talk.show(paste.clipboard())
+def _paste(session: ChatSession, rest: str) -> str:
+    return session.show(attachments.clipboard())
 
 
-def _images(talk: Talk, rest: str) -> str:
-    shown = [(f"question {at}", e.names) for at, e in enumerate(talk.chat.exchanges, 1)]
-    shown.append(("next question", [picture.name for picture in talk.waiting]))
+def _images(session: ChatSession, rest: str) -> str:
+    shown = [(f"question {at}", e.names) for at, e in enumerate(session.chat.exchanges, 1)]
+    shown.append(("next question", [picture.name for picture in session.waiting]))
     lines = [f"{when}: {', '.join(names)}" for when, names in shown if names]
     return "\n".join(lines) or "There are no images yet; /image PATH shows one."
 
 
-def _clear(talk: Talk, rest: str) -> str:
-    talk.chat.exchanges.clear()
-    talk.waiting = []
-    talk.home.keep(talk.chat)
+def _clear(session: ChatSession, rest: str) -> str:
+    session.chat.exchanges.clear()
+    session.waiting = []
+    session.store.keep(session.chat)
     return "The conversation is empty."
 
 
-def _undo(talk: Talk, rest: str) -> str:
-    if not talk.chat.exchanges:
+def _undo(session: ChatSession, rest: str) -> str:
+    if not session.chat.exchanges:
         raise BadInput("There is nothing to undo; no question was asked yet.")
-    undone = talk.chat.exchanges.pop()
-    talk.home.keep(talk.chat)
+    undone = session.chat.exchanges.pop()
+    session.store.keep(session.chat)
     images = f" with {count(len(undone.images), 'image')}" if undone.images else ""
     return f"Forgot the last question{images}: {short(undone.question)}"
 
 
-def _retry(talk: Talk, rest: str) -> str:
-    talk.retry()
+def _retry(session: ChatSession, rest: str) -> str:
+    session.retry()
     return ""
 
 
-def _system(talk: Talk, rest: str) -> str:
+def _system(session: ChatSession, rest: str) -> str:
     if rest:
-        talk.chat.system = rest
-        if talk.chat.exchanges:
-            talk.home.keep(talk.chat)
-    return talk.chat.system
+        session.chat.system = rest
+        if session.chat.exchanges:
+            session.store.keep(session.chat)
+    return session.chat.system
 
 
-def _save(talk: Talk, rest: str) -> str:
+def _save(session: ChatSession, rest: str) -> str:
     rest, kv = re.subn(r"(^|\s)--kv(?=\s|$)", "", rest)
     if not rest:
         raise BadInput("/save needs a file name; --kv after it keeps the KV cache too.")
-    file = Path(paste.path(rest))
+    file = Path(attachments.path(rest))
     if file.exists() and not _is_session(file):
         raise BadInput(f"{file} exists and is no session; give another name.")
-    talk.early.wait(talk.printer.progress)
-    talk.chat.save(file, kv=True) if kv else talk.chat.save(file)
-    return f"Saved {count(len(talk.chat.exchanges), 'question')} to {file}."
+    session.prefetch.wait(session.printer.progress)
+    session.chat.save(file, kv=True) if kv else session.chat.save(file)
+    return f"Saved {count(len(session.chat.exchanges), 'question')} to {file}."
 
 
-def _load(talk: Talk, rest: str) -> str:
+def _load(session: ChatSession, rest: str) -> str:
     if not rest:
         raise BadInput("/load needs the file of a session; Tab completes it.")
-    file = Path(paste.path(rest))
-    talk.early.wait(talk.printer.progress)
-    talk.chat = talk.model.open(file)
-    talk.waiting = []
-    if talk.home.named:  # a session that was named is left as it is for the other one
-        talk.home = Home(file, named=True)
+    file = Path(attachments.path(rest))
+    session.prefetch.wait(session.printer.progress)
+    session.chat = session.model.open(file)
+    session.waiting = []
+    if session.store.named:  # a session that was named is left as it is for the other one
+        session.store = SessionStore(file, named=True)
     else:
-        talk.home.keep(talk.chat)
-    return f"Loaded {count(len(talk.chat.exchanges), 'question')} from {file}."
+        session.store.keep(session.chat)
+    return f"Loaded {count(len(session.chat.exchanges), 'question')} from {file}."
 
 
-def _stats(talk: Talk, rest: str) -> str:
-    exchanges, manifest = talk.chat.exchanges, talk.model.bundle.manifest
+def _stats(session: ChatSession, rest: str) -> str:
+    exchanges, manifest = session.chat.exchanges, session.model.bundle.manifest
     images = sum(len(exchange.images) for exchange in exchanges)
-    used = talk.model.context - talk.chat.room()
-    timings = talk.printer.timings
+    used = session.model.context - session.chat.room()
+    timings = session.printer.timings
     return "\n".join(
         (
-            f"model {talk.model.bundle.folder}, {manifest.precision['decoder']}",
+            f"model {session.model.bundle.folder}, {manifest.precision['decoder']}",
             f"conversation {count(len(exchanges), 'question')}, {count(images, 'image')}, "
-            f"{used} of {talk.model.context} tokens",
+            f"{used} of {session.model.context} tokens",
             f"last answer {statistics(timings) if timings else 'none yet'}",
         )
     )
 
 
-def _set(talk: Talk, rest: str) -> str:
+def _set(session: ChatSession, rest: str) -> str:
     name, _, value = rest.partition(" ")
     if not name:
-        return "\n".join(f"{key} {_shown(talk.settings[key])}" for key in SETTINGS)
+        return "\n".join(f"{key} {_shown(session.settings[key])}" for key in SETTINGS)
     if name not in SETTINGS:
         raise BadInput(
             f"There is no setting {name}, the nearest is {_nearest(name, SETTINGS)}; "
             f"/set alone shows all."
         )
     if value.strip():
-        changed = {**talk.settings, name: _number(name, value.strip())}
+        changed = {**session.settings, name: _number(name, value.strip())}
         Sampling(**{key: changed[key] for key in SETTINGS[1:]})
         if changed["max_tokens"] < 1:
             raise BadInput(f"max_tokens is {changed['max_tokens']}; give a number from 1.")
-        talk.settings = changed
-    return f"{name} {_shown(talk.settings[name])}"
+        session.settings = changed
+    return f"{name} {_shown(session.settings[name])}"
 
 
-def _help(talk: Talk, rest: str) -> str:
+def _help(session: ChatSession, rest: str) -> str:
     uses = {f"{name} {command.usage}".rstrip(): command.help for name, command in COMMANDS.items()}
     width = max(map(len, uses))
     lines = [f"{use:<{width}}  {text}" for use, text in uses.items()]
     return "\n".join([*lines, KEYS])
 
 
-def _quit(talk: Talk, rest: str) -> str:
-    raise Leave
+def _quit(session: ChatSession, rest: str) -> str:
+    raise Quit
 
 
 COMMANDS = {

@@ -19,7 +19,7 @@ from lite.errors import BadInput
 
 BACKLOG = 2048
 GRACE_SECONDS = 20
-LAST_SECONDS = 5  # for what was cancelled to notice it
+CANCEL_SECONDS = 5  # for cancelled requests to end
 MAX_NAME = 60  # characters of a wrong --host that are shown
 # glibc's malloc.h: the option's number, and the size from which a block is a mapping of its own.
 M_MMAP_THRESHOLD = -3
@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
         self._service.pool.stopping = True
         await super().shutdown(sockets)
         if self.server_state.tasks:
-            await asyncio.wait({*self.server_state.tasks}, timeout=LAST_SECONDS)
+            await asyncio.wait({*self.server_state.tasks}, timeout=CANCEL_SECONDS)
 
 
 def keep_memory_flat() -> None:

@@ -17,7 +17,7 @@ from anyio import CancelScope
 
 from lite import demo
 from lite.runtime.decoder import PREFILL_CHUNK, Decoder
-from lite.server.connection import Client
+from lite.server.connection import Connection
 from tests.lite.conftest import CAT, DOG
 from tests.lite.server.conftest import LONG, Served, command, events, shown, text, wait_until
 
@@ -57,20 +57,20 @@ class Watch:
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     """Everything runs as ever, and is watched."""
     watch = Watch()
-    run, gone = Decoder._run, Client.gone
+    run, gone = Decoder._run, Connection.wait_closed
 
     def counted(self: Decoder, *arguments: Any) -> Any:
         watch.runs += 1
         return run(self, *arguments)
 
-    async def noted(self: Client, scope: CancelScope) -> None:
+    async def noted(self: Connection, scope: CancelScope) -> None:
         with CancelScope() as own:
             await gone(self, own)
         watch.gone.append(watch.runs)
         scope.cancel()
 
     monkeypatch.setattr(Decoder, "_run", counted)
-    monkeypatch.setattr(Client, "gone", noted)
+    monkeypatch.setattr(Connection, "wait_closed", noted)
     return watch
 
 

@@ -13,8 +13,8 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from lite.terminal.completion import LineCompleter
-from lite.terminal.editing import LineEditor, PlainEditor
-from lite.terminal.slash import COMMANDS, SETTINGS
+from lite.terminal.editor import LineEditor, PlainEditor
+from lite.terminal.slash_commands import COMMANDS, SETTINGS
 from tests.lite.terminal.terminals import CTRL_C, CTRL_D, PASTE, PASTED
 
 ALT_ENTER, UP, BACKSPACE = "\x1b\r", "\x1b[A", "\x7f"

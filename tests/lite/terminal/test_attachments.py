@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from lite.errors import BadInput
-from lite.terminal import paste
-from lite.terminal.paste import dropped, path, paths
+from lite.terminal import attachments
+from lite.terminal.attachments import dropped, path, paths
 from tests.lite.conftest import CAT, DOG
 
 
@@ -93,8 +93,8 @@ def test_a_home_folder_is_found(
 
 
 def test_the_name_of_a_file_to_be_made_may_have_spaces() -> None:
-    assert path("my talk.session") == "my talk.session"
-    assert path("'my talk.session'") == "my talk.session"
+    assert path("my session.session") == "my session.session"
+    assert path("'my session.session'") == "my session.session"
     assert path("it's.session") == "it's.session"
 
 
@@ -121,7 +121,7 @@ def xclip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
 def test_the_clipboard_gives_its_image(xclip: Callable[[str], None], tmp_path: Path) -> None:
     Image.fromarray(CAT).save(tmp_path / "held.png")
     xclip(f"cat '{tmp_path / 'held.png'}'")
-    (picture,) = paste.clipboard()
+    (picture,) = attachments.clipboard()
     assert picture.name == "the clipboard"
     np.testing.assert_array_equal(picture.rgb, CAT)
 
@@ -129,13 +129,13 @@ def test_the_clipboard_gives_its_image(xclip: Callable[[str], None], tmp_path: P
 @needs_x
 def test_a_clipboard_without_an_image_is_one_sentence(xclip: Callable[[str], None]) -> None:
     with pytest.raises(BadInput, match="install wl-paste or xclip"):
-        paste.clipboard()
+        attachments.clipboard()
     xclip("echo 'Error: target image/png not available' >&2; exit 1")
     with pytest.raises(BadInput, match=r"^The clipboard holds no image; copy one, or give"):
-        paste.clipboard()
+        attachments.clipboard()
     xclip('echo "Error: Can\'t open display: :0" >&2; exit 1')
     with pytest.raises(BadInput, match=r"cannot be read \(xclip error: .*\); use /image PATH\.$"):
-        paste.clipboard()
+        attachments.clipboard()
     xclip("echo no image")
     with pytest.raises(BadInput, match="cannot be read"):
-        paste.clipboard()
+        attachments.clipboard()
