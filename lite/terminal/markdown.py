@@ -2,26 +2,26 @@
 
 Contract: adds colours and takes nothing away. Without the escape codes the output is the input,
 character for character, however the input was cut into pieces; markers stay visible, dimmed. No
-style outlives its line but that of a code block, and none outlives a call. Only what may still
-become a marker is held back, and `end` gives it out.
+style outlives its line but that of a code block, and none outlives a call. What is a marker is
+decided by markdown-it's rules (CommonMark). Only what may still become one is held back, and `end`
+gives it out.
 """
 
 from __future__ import annotations
 
 import re
 
+from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
+
 # Select Graphic Rendition parameters (ECMA-48, 8.3.117).
 MARKER, HEADING, STRONG, EMPHASIS, CODE, ITEM = "2", "1;4", "1", "3", "36", "36"
 
-FENCE = re.compile(r" {0,3}(?P<ticks>`{3,}|~{3,})[^`\n]*(?=\n)")
-TITLE = re.compile(r" {0,3}#{1,6}(?=[ \t\n])")
-LIST = re.compile(r"[ \t]*(?:[-*+]|\d{1,3}[.)])(?=[ \t])")
-# The start of a line that the next characters may make one of these.
-UNCERTAIN = re.compile(
-    r" {0,3}(?:#{0,6}|`{0,2}|`{3,}[^`\n]*|~{0,2}|~{3,}[^`\n]*)|[ \t]*(?:[-*+]?|\d{0,3}[.)]?)"
-)
-CLOSING = re.compile(r" {0,3}(?P<ticks>`{3,}|~{3,})[ \t]*")
-UNCERTAIN_CODE = re.compile(r" {0,3}(?:`*|~*)[ \t]*")
+PARSER = MarkdownIt("zero").enable(["code", "fence", "heading", "list"])
+# The start of a line whose kind the next characters decide.
+UNCERTAIN = re.compile(r"[ \t]*(?:#*|[-*+]?|\d*[.)]?|`{1,2}|`{3,}[^`\n]*|~+[^\n]*)")
+UNCERTAIN_CODE = re.compile(r" *(?:`*|~*)[ \t]*")
 TOKEN = re.compile(r"\n|\\[^\n]|\\|`+|\*+|_+|[^\n\\`*_]+")
 TOKEN_IN_CODE = re.compile(r"\n|`+|[^\n`]+")
 
@@ -32,7 +32,7 @@ class MarkdownStream:
     def __init__(self) -> None:
         self._held = ""
         self._before = "\n"  # the character before what is held
-        self._fence = ""  # the marker that opened the code block we are in
+        self._fence = ""  # the line that opened the code block we are in
         self._out: list[tuple[str, str]] = []
         self._begin_line()
 
@@ -76,8 +76,8 @@ class MarkdownStream:
         if self._before == "\n":
             if not newline and not final and UNCERTAIN_CODE.fullmatch(line):
                 return False
-            closing = CLOSING.fullmatch(line)
-            if closing and closing["ticks"].startswith(self._fence):
+            # A line after the block is a block of its own only if this line closes it.
+            if len(PARSER.parse(f"{self._fence}\n{line}\nafter")) > 1:
                 self._fence, codes = "", MARKER
                 self._begin_line()
                 self._checked = not newline
@@ -86,18 +86,20 @@ class MarkdownStream:
         return True
 
     def _line_start(self, final: bool) -> bool:
-        if "\n" not in self._held and not final and UNCERTAIN.fullmatch(self._held):
+        line, newline, _ = self._held.partition("\n")
+        if not newline and not final and UNCERTAIN.fullmatch(line):
             return False
         self._checked = True
-        if fence := FENCE.match(self._held):
-            self._fence = fence["ticks"]
-            self._give(fence.end(), MARKER)
-            self._give(1)
-        elif title := TITLE.match(self._held):
+        block = _first_block(line)
+        if block.type == "fence" and newline:
+            self._fence = line
+            self._give(len(line), MARKER)
+        elif block.type == "heading_open":
             self._heading = True
-            self._give(title.end(), MARKER)
-        elif item := LIST.match(self._held):
-            self._give(item.end(), ITEM)
+            self._give(line.index("#") + len(block.markup), MARKER)
+        elif block.type in ("bullet_list_open", "ordered_list_open"):
+            end = line.index(block.markup) + 1
+            self._give(end if line[end:] else 0, ITEM)  # a number at the end may be a sentence's
         return True
 
     def _inline(self, final: bool) -> bool:
@@ -112,7 +114,7 @@ class MarkdownStream:
             self._give(1)
         elif token[0] == "`":
             self._backticks(token)
-        elif token[0] in "*_" and not self._code and self._toggles(token, after or "\n"):
+        elif token[0] in "*_" and not self._code and self._toggles(token, after):
             self._give(len(token), MARKER)
         else:
             self._give(len(token), self._codes())
@@ -128,22 +130,21 @@ class MarkdownStream:
     def _toggles(self, run: str, after: str) -> bool:
         """Open or close what a run of asterisks or underscores stands for.
 
-        The rules are a part of CommonMark's (0.31, section 6.2): an opening run is not followed by
-        a space, a closing one does not follow a space, and underscores inside a word are text.
+        The line may not be complete, so a run closes what an equal run opened, and what is never
+        closed lasts until the line ends.
         """
-        mark, before = run[0], self._before
-        inside = mark == "_"
-        opens = not after.isspace() and not (inside and before.isalnum())
-        closes = not before.isspace() and not (inside and after.isalnum())
+        mark = run[0]
+        line = StateInline(self._before + run + after, PARSER, {}, [])
+        can = line.scanDelims(len(self._before), canSplitWord=mark == "*")
         strong, emphasis = len(run) in (2, 3), len(run) in (1, 3)
         if not strong and not emphasis:
             return False
         wanted = (mark if strong else self._strong, mark if emphasis else self._emphasis)
-        if closes and (self._strong, self._emphasis) == wanted:
+        if can.can_close and (self._strong, self._emphasis) == wanted:
             self._strong = "" if strong else self._strong
             self._emphasis = "" if emphasis else self._emphasis
             return True
-        if not opens or (strong and self._strong) or (emphasis and self._emphasis):
+        if not can.can_open or (strong and self._strong) or (emphasis and self._emphasis):
             return False
         self._strong, self._emphasis = wanted
         return True
@@ -153,3 +154,12 @@ class MarkdownStream:
             return CODE
         styles = ((HEADING, self._heading), (STRONG, self._strong), (EMPHASIS, self._emphasis))
         return ";".join(codes for codes, on in styles if on)
+
+
+def _first_block(line: str) -> Token:
+    """What a line begins; an indented list marker belongs to a nested list."""
+    blocks = PARSER.parse(line) or [Token("paragraph_open", "", 0)]
+    if blocks[0].type == "code_block":
+        nested = PARSER.parse(line.strip())
+        return nested[0] if nested[0].type.endswith("list_open") else blocks[0]
+    return blocks[0]

@@ -81,6 +81,11 @@ def test_a_longer_fence_holds_a_shorter_one() -> None:
     assert words("~~~\n```\n~~~\nend", "cyan") == ["```"]
 
 
+def test_a_longer_fence_closes_a_shorter_one() -> None:
+    assert words("```\ncode\n````\n*end*", "cyan") == ["code"]
+    assert words("```\ncode\n````\n*end*", "italic") == ["end"]
+
+
 def test_backticks_that_are_closed_in_their_line_open_no_block() -> None:
     assert words("```a``` b\n*c*", "italic") == ["c"]
 
@@ -93,6 +98,8 @@ def test_what_is_not_closed_ends_with_its_line() -> None:
 
 def test_an_escaped_marker_is_text() -> None:
     assert styled(r"\*a\* \`b\` \_c\_") == r"\*a\* \`b\` \_c\_"
+    assert styled(r"\*not\*") == r"\*not\*"
+    assert words(r"\**a*", "italic") == ["a"]
 
 
 def test_a_marker_that_is_cut_between_pieces_is_whole() -> None:
