@@ -7,14 +7,11 @@ bit-equal to what the graph computed, or it is not used.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -22,9 +19,9 @@ import onnxruntime as ort
 from lite.bundle.bundle import Bundle
 from lite.bundle.manifest import VISION
 from lite.errors import BadInput, LiteError
-from lite.files import replacing
 from lite.image.preprocessing import Picture, digest, to_pixels
 from lite.runtime.device import CPU
+from lite.runtime.feature_store import FeatureStore
 from lite.runtime.ort_session import first_line, open_session
 from lite.userdirs import cache_dir
 
@@ -56,7 +53,7 @@ class VisionEncoder:
         self._shape = bundle.manifest.sizes.memory_shape
         self._memory = FeatureCache(MEMORY_BYTES)
         self._computing = threading.Lock()  # an image wanted by several threads is computed once
-        self._disk = FeatureStore(cache_dir("visual"), self._shape, DISK_BYTES)
+        self._disk = FeatureStore(cache_dir("visual"), self._shape, limit=DISK_BYTES)
 
     def encode(
         self, picture: Picture, computing: Callable[[], None] = lambda: None
@@ -140,55 +137,3 @@ class FeatureCache:
             total = sum(a.nbytes for a in self._arrays.values())
             while total > self._limit and len(self._arrays) > 1:
                 total -= self._arrays.popitem(last=False)[1].nbytes
-
-
-class FeatureStore:
-    """float32 arrays of one shape in files of their own: 32 bytes of sha256, then the values.
-
-    The files tell what a person looked at, so only that person may read them. A file that was
-    truncated or altered is a miss; a folder that cannot be written makes every `put` do nothing.
-    """
-
-    def __init__(self, folder: Path, shape: tuple[int, ...], limit: int) -> None:
-        self._folder = folder
-        self._shape = shape
-        self._limit = limit
-
-    def get(self, key: str) -> np.ndarray | None:
-        path = self._path(key)
-        try:
-            data = path.read_bytes()
-        except OSError:
-            return None
-        with contextlib.suppress(OSError):  # a folder that is read-only serves all the same
-            os.utime(path)  # makes it the most recently used
-        sha, values = data[:32], data[32:]
-        if hashlib.sha256(values).digest() != sha or len(values) != 4 * np.prod(self._shape):
-            return None
-        return np.frombuffer(values, dtype="<f4").reshape(self._shape)
-
-    def put(self, key: str, array: np.ndarray) -> None:
-        values = array.astype("<f4").tobytes()
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with replacing(self._path(key), private=True) as partial:
-                partial.write_bytes(hashlib.sha256(values).digest() + values)
-            self._trim()
-        except OSError:
-            return
-
-    def _path(self, key: str) -> Path:
-        return self._folder / f"{key}.f32"
-
-    def _trim(self) -> None:
-        """Remove the least recently used files beyond the limit."""
-        files = sorted(
-            ((path.stat(), path) for path in self._folder.iterdir()),
-            key=lambda entry: entry[0].st_mtime_ns,
-            reverse=True,
-        )
-        total = 0
-        for stat, path in files:
-            total += stat.st_size
-            if total > self._limit:
-                path.unlink(missing_ok=True)

@@ -81,7 +81,7 @@ def _train(recipe: Any, resume: bool) -> None:
     from qlora.training.assembly import make_trainer
     from qlora.training.engine import make_accelerator
     from qlora.training.folder import prepare_folder
-    from qlora.training.stopping import stop_on_sigterm
+    from qlora.training.signals import stop_on_sigterm
 
     stop_on_sigterm()
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from lite.bundle.injection import Injection
 from qlora.data.conversation import ImageRef
 from qlora.data.encode import IGNORE, Sample
+from qlora.data.weighting import Weighting
 
 
 @dataclass
@@ -28,8 +29,8 @@ class Row:
             transformers makes the block-diagonal causal mask from them.
         targets: int64 `[T]`, the token to predict, or `IGNORE`.
         weights: float32 `[T]`, of each position's loss; 0 where nothing is trained.
-        index: int64 `[T]`, the image of the row that each token sees or is a part of, from 1; 0
-            for none.
+        index: int64 `[T]`, the image of the row that each token attends to or is a part of, from
+            1; 0 for none.
         images: all images of the row, in order.
         samples: how many there are.
     """
@@ -42,38 +43,36 @@ class Row:
     images: list[ImageRef]
     samples: int
 
+    @property
+    def trained(self) -> int:
+        """Number of tokens that give a loss."""
+        return int((self.targets != IGNORE).sum())
 
-def pack(
-    samples: Sequence[Sample], image_id: int, attend: str, normalise: str, image_tokens: int = 1
-) -> Row:
+
+def pack(samples: Sequence[Sample], injection: Injection, weighting: Weighting) -> Row:
     """Put samples into one row.
 
     Args:
         samples: at least one; either all with images or all without, because the gated blocks run
             for a whole row or not at all.
-        image_id: the id of `<image>`.
-        attend: the attend rule, see `lite.bundle.attend`.
-        normalise: `sample` gives each sample the weight 1, shared by its trained tokens (the mean
-            of the original, which has one sample in a batch); `token` gives each token the weight
-            1. The caller divides by the number of samples or tokens.
-        image_tokens: `<image>` tokens that stand for one image.
+        injection: how images enter the decoder.
+        weighting: of the tokens' losses.
 
     Raises:
-        ValueError: samples with and without images, or an unknown `normalise`.
+        ValueError: samples with and without images.
     """
     if len({bool(sample.images) for sample in samples}) != 1:
         raise ValueError("a row takes samples with images or samples without, not both")
-    how = Injection(image_id, image_tokens, attend)
-    index, shown = [], 0
+    index, images_before = [], 0
     for sample in samples:
-        own = how.index(sample.ids).astype(np.int64)
-        index.append(np.where(own > 0, own + shown, 0))
-        shown += len(sample.images)
+        own = injection.attended_images(sample.ids).astype(np.int64)
+        index.append(np.where(own > 0, own + images_before, 0))
+        images_before += len(sample.images)
     return Row(
         ids=_join([sample.ids for sample in samples]),
         positions=_join([np.arange(len(sample.ids)) for sample in samples]),
         targets=_join([sample.targets for sample in samples]),
-        weights=_join([_weights(sample, normalise) for sample in samples]),
+        weights=_join([weighting.weights(sample.targets) for sample in samples]),
         index=_join(index),
         images=[image for sample in samples for image in sample.images],
         samples=len(samples),
@@ -82,12 +81,3 @@ def pack(
 
 def _join(arrays: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate(arrays))
-
-
-def _weights(sample: Sample, normalise: str) -> np.ndarray:
-    trained = (sample.targets != IGNORE).astype(np.float32)
-    if normalise == "token":
-        return trained
-    if normalise != "sample":
-        raise ValueError(f"normalise is sample or token, not {normalise!r}")
-    return trained / max(1, sample.trained)

@@ -15,6 +15,7 @@ from lite.errors import BadInput
 from qlora.data.conversation import BadRecord
 from qlora.data.opening import Data, Progress
 from qlora.data.shuffle import seed_of
+from qlora.data.weighting import Weighting
 from qlora.model import ModelWeights, VisionLanguageModel
 from qlora.model.adapters import add_adapters, load_adapter
 from qlora.model.quantized import load_quantized
@@ -22,9 +23,9 @@ from qlora.plan import Settings, Shapes, make_plan, this_machine
 from qlora.recipes.model import checkpoints_of, own_templates, template_of
 from qlora.recipes.schema import Recipe
 from qlora.training.evaluation import Evaluator
-from qlora.training.feed import Encoder, Feed
+from qlora.training.feed import Feed, SampleEncoder
 from qlora.training.trainer import Trainer
-from qlora.training.visual_tokens import Eye
+from qlora.training.vision_features import VisionFeatures
 
 # Records of each kind that are encoded before training, to see that something can be trained.
 _PROBES = 50
@@ -55,29 +56,29 @@ def make_trainer(
     if recipe.adapter.start is not None:
         load_adapter(adapters, Path(recipe.adapter.start))
     keep = Path(recipe.output) / "visual-tokens" if settings.cache_visual_tokens else None
-    eye = Eye(model, getattr(torch, recipe.model.compute), keep)
-    encoder.cache = eye.cache
+    vision = VisionFeatures(model, getattr(torch, recipe.model.compute), keep)
+    encoder.store = vision.store
     feed = Feed(dict(data.streams), encoder, settings)
-    look = recipe.evaluation
-    evaluator = Evaluator(dict(data.held_out), encoder, eye, look.answers, look.answer_tokens)
+    asked = recipe.evaluation
+    evaluator = Evaluator(dict(data.held_out), encoder, vision, asked.answers, asked.answer_tokens)
     left_out = evaluator.check()
     total = data.steps(settings)
-    trainer = Trainer(recipe, model, adapters, feed, total, evaluator, eye, accelerator)
+    trainer = Trainer(recipe, model, adapters, feed, total, evaluator, vision, accelerator)
     trainer.skipped += left_out
     trainer.data = [[one.name, one.fingerprint] for one in data.sets]
     return trainer
 
 
-def make_encoder(recipe: Recipe, weights: ModelWeights) -> Encoder:
+def make_encoder(recipe: Recipe, weights: ModelWeights) -> SampleEncoder:
     """What turns conversations into samples."""
     config = weights.config
     injection = config.injected(weights.special_ids["<image>"])
-    return Encoder(
+    return SampleEncoder(
         tokenizer=weights.chat_tokenizer(),
         template=template_of(recipe, config.template),
         max_tokens=recipe.data.max_tokens,
         injection=injection,
-        normalise=recipe.training.loss,
+        weighting=Weighting(recipe.training.loss),
         preprocessing=weights.config.preprocessing,
         skip_broken=recipe.data.bad_records == "skip",
         templates=own_templates(recipe),
@@ -106,7 +107,7 @@ def _check_memory(recipe: Recipe, weights: ModelWeights) -> None:
         raise BadInput(refusal)
 
 
-def _check_trainable(data: Data, encoder: Encoder, recipe: Recipe) -> None:
+def _check_trainable(data: Data, encoder: SampleEncoder, recipe: Recipe) -> None:
     """Refuse data in which no answer fits: encodes the first samples of each kind."""
     for kind, stream in data.streams.items():
         for position in range(min(_PROBES, stream.epoch_length)):

@@ -15,9 +15,9 @@ import torch
 from lite.errors import BadInput
 from qlora.data.conversation import Conversation
 from qlora.model import VisionLanguageModel
-from qlora.training.feed import Encoder
+from qlora.training.feed import SampleEncoder
 from qlora.training.row_loss import RowLoss
-from qlora.training.visual_tokens import Eye
+from qlora.training.vision_features import VisionFeatures
 
 
 @dataclass
@@ -27,14 +27,14 @@ class Evaluator:
     Attributes:
         held_out: conversations by kind (`qlora.data.opening.IMAGES`, `TEXT`).
         encoder: how samples are made.
-        eye: how images are seen.
+        vision: what the model reads of images.
         answers: how many questions to answer, from each kind in turn.
         answer_tokens: longest answer.
     """
 
     held_out: dict[str, Sequence[tuple[Conversation, str]]]
-    encoder: Encoder
-    eye: Eye
+    encoder: SampleEncoder
+    vision: VisionFeatures
     answers: int
     answer_tokens: int
 
@@ -52,7 +52,7 @@ class Evaluator:
             usable = []
             for conversation, source in conversations:
                 try:
-                    self.encoder.look(conversation.images)
+                    self.encoder.image_inputs(conversation.images)
                     usable.append((conversation, source))
                 except (BadInput, OSError) as problem:
                     if not self.encoder.skip_broken:
@@ -72,9 +72,9 @@ class Evaluator:
                 if not sample.trained:
                     continue
                 row = self.encoder.row([sample])
-                visual = self.eye.see(self.encoder.look(sample.images))
+                visual = self.vision.encode(self.encoder.image_inputs(sample.images))
                 loss = float(row_loss(row, visual))
-                losses.append(loss if self.encoder.normalise == "sample" else loss / sample.trained)
+                losses.append(loss / self.encoder.weighting.count(row))
             if losses:
                 means[kind] = float(np.mean(losses))
         return means
@@ -94,7 +94,7 @@ class Evaluator:
             first = conversation.exchanges[0]
             new = model.generate(
                 self.encoder.prompt(conversation),
-                visual=self.eye.see(self.encoder.look(first.images)),
+                visual=self.vision.encode(self.encoder.image_inputs(first.images)),
                 max_new_tokens=self.answer_tokens,
                 eos=tokenizer.eos,
             )

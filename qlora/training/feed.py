@@ -17,14 +17,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lite.bundle.injection import Injection
 from lite.errors import BadInput
 from lite.image.preprocessing import Preprocessing
+from lite.runtime.feature_store import FeatureStore
 from lite.text.template import Template
 from lite.text.tokenizer import Tokenizer
 from qlora.data.conversation import BadRecord, Conversation, ImageRef
-from qlora.data.encode import IGNORE, Sample, encode, prompt_ids
+from qlora.data.encode import Sample, encode, prompt_ids
 from qlora.data.opening import IMAGES, TEXT
 from qlora.data.rows import Row, pack
+from qlora.data.weighting import Weighting
 from qlora.recipes.schema import TrainingSettings
-from qlora.training.visual_tokens import Shown, VisualCache, prepare
+from qlora.training.vision_features import ImageInput, image_input
 
 
 class Stream(Protocol):
@@ -37,15 +39,15 @@ class Stream(Protocol):
 
 
 @dataclass
-class Encoder:
+class SampleEncoder:
     """Conversations to samples: everything between a record and a row.
 
     Attributes:
         tokenizer, template, max_tokens: as `qlora.data.encode.encode` takes them.
         injection: how images enter the decoder.
-        normalise: `sample` or `token`, see `qlora.data.rows.pack`.
+        weighting: of the tokens' losses.
         preprocessing: of images.
-        cache: where resampled tokens may be already.
+        store: where visual tokens may be already.
         skip_broken: count images that cannot be decoded, and do not stop.
         templates: of data sets that have one of their own, by the set's name.
     """
@@ -54,28 +56,27 @@ class Encoder:
     template: Template
     max_tokens: int
     injection: Injection
-    normalise: str
+    weighting: Weighting
     preprocessing: Preprocessing
-    cache: VisualCache | None = None
+    store: FeatureStore | None = None
     skip_broken: bool = False
     templates: Mapping[str, Template] = field(default_factory=dict)
 
     def sample(self, conversation: Conversation, source: str) -> Sample:
-        how = self.templates.get(source, self.template)
-        return encode(conversation, self.tokenizer, how, self.max_tokens, source)
+        template = self.templates.get(source, self.template)
+        return encode(conversation, self.tokenizer, template, self.max_tokens, source)
 
     def row(self, samples: Sequence[Sample]) -> Row:
-        how = self.injection
-        return pack(samples, how.image_id, how.attend, self.normalise, how.image_tokens)
+        return pack(samples, self.injection, self.weighting)
 
     def prompt(self, conversation: Conversation) -> list[int]:
         """Ids up to where the first answer starts."""
         first, system = conversation.exchanges[0], conversation.system
         return prompt_ids(first, self.tokenizer, self.template, begin=True, system=system)
 
-    def look(self, images: Sequence[ImageRef]) -> list[Shown]:
+    def image_inputs(self, images: Sequence[ImageRef]) -> list[ImageInput]:
         """Images on their way to the model. Raises `BadInput` or OSError."""
-        return [prepare(ref, self.preprocessing, self.cache) for ref in images]
+        return [image_input(ref, self.preprocessing, self.store) for ref in images]
 
     def refusal(self, problem: Exception) -> BadInput:
         """The error of an image or record that ends the run."""
@@ -85,36 +86,31 @@ class Encoder:
 
 
 @dataclass
-class Part:
-    """A row, its images, and how many samples are in it."""
+class RowInput:
+    """A row on its way to the model, with its images and its kind."""
 
     row: Row
-    images: list[Shown]
+    images: list[ImageInput]
     kind: str
-
-    @property
-    def trained(self) -> int:
-        """Tokens that give a loss."""
-        return int((self.row.targets != IGNORE).sum())
 
 
 @dataclass
-class Micro:
+class MicroBatch:
     """One accumulation step.
 
     Attributes:
-        parts: at most one row of each kind.
+        rows: at most one of each kind.
         skipped: what was left out, by reason.
         error: a sentence that ends the run, or empty.
     """
 
-    parts: list[Part] = field(default_factory=list)
+    rows: list[RowInput] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     error: str = ""
 
 
 # Draws before a run gives up on its data: with nine in ten records unusable, once in 10,000.
-_TRIES = 80
+_MAX_DRAWS = 80
 
 
 def batches(settings: TrainingSettings, kinds: Iterable[str]) -> dict[str, int]:
@@ -125,11 +121,11 @@ def batches(settings: TrainingSettings, kinds: Iterable[str]) -> dict[str, int]:
     return found
 
 
-class Feed(Dataset[Micro]):
+class Feed(Dataset[MicroBatch]):
     """All accumulation steps of a run, by number."""
 
     def __init__(
-        self, streams: dict[str, Stream], encoder: Encoder, settings: TrainingSettings
+        self, streams: dict[str, Stream], encoder: SampleEncoder, settings: TrainingSettings
     ) -> None:
         """
         Args:
@@ -140,33 +136,33 @@ class Feed(Dataset[Micro]):
         self.streams, self.encoder = streams, encoder
         self.batches = batches(settings, streams)
 
-    def __getitem__(self, number: int) -> Micro:
-        micro = Micro()
+    def __getitem__(self, number: int) -> MicroBatch:
+        micro = MicroBatch()
         for kind in self.streams:
             samples: list[Sample] = []
-            images: list[Shown] = []
+            images: list[ImageInput] = []
             batch = self.batches[kind]
             for position in range(number * batch, (number + 1) * batch):
                 try:
-                    sample, shown = self._usable(kind, position, micro.skipped)
+                    sample, inputs = self._usable(kind, position, micro.skipped)
                 except (BadInput, OSError) as problem:
                     micro.error = str(self.encoder.refusal(problem))
                     return micro
                 samples.append(sample)
-                images += shown
-            micro.parts.append(Part(self.encoder.row(samples), images, kind))
+                images += inputs
+            micro.rows.append(RowInput(self.encoder.row(samples), images, kind))
         return micro
 
     def _usable(
         self, kind: str, position: int, skipped: Counter[str]
-    ) -> tuple[Sample, list[Shown]]:
+    ) -> tuple[Sample, list[ImageInput]]:
         """The sample at a position of a stream or, where it cannot be used, of another epoch.
 
         Raises:
             BadInput, OSError: an image is broken and must not be skipped, or nothing is usable.
         """
         stream = self.streams[kind]
-        for epoch in range(_TRIES):
+        for epoch in range(_MAX_DRAWS):
             try:
                 conversation, source = stream[position + epoch * stream.epoch_length]
                 sample = self.encoder.sample(conversation, source)
@@ -174,7 +170,7 @@ class Feed(Dataset[Micro]):
                     raise BadRecord("nothing to train on within data.max_tokens")
                 if kind == IMAGES and not sample.images:
                     raise BadRecord("no image within data.max_tokens")
-                return sample, self.encoder.look(sample.images)
+                return sample, self.encoder.image_inputs(sample.images)
             except BadRecord as problem:
                 skipped[str(problem)] += 1
             except (BadInput, OSError):
@@ -182,25 +178,25 @@ class Feed(Dataset[Micro]):
                     raise
                 skipped["broken image"] += 1
         raise BadInput(
-            f"{_TRIES} samples drawn one after the other could not be used ({', '.join(skipped)}); "
-            f"look at the data with --audit."
+            f"{_MAX_DRAWS} samples drawn one after the other could not be used "
+            f"({', '.join(skipped)}); look at the data with --audit."
         )
 
     def loader(
         self, steps: range, accumulate: int, rank: int, world: int, workers: int
-    ) -> DataLoader[Micro]:
+    ) -> DataLoader[MicroBatch]:
         """Iterate over the accumulation steps of one process, read ahead by `workers`."""
         numbers = range(steps.start * accumulate + rank, steps.stop * accumulate, world)
         return DataLoader(
             self,
             batch_size=None,
-            sampler=_Numbers(numbers),
+            sampler=_MicroBatchNumbers(numbers),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
         )
 
 
-class _Numbers(Sampler[int]):
+class _MicroBatchNumbers(Sampler[int]):
     def __init__(self, numbers: range) -> None:
         self._numbers = numbers
 

@@ -33,7 +33,8 @@ from qlora.model.adapters import load_adapter, save_adapter
 from qlora.recipes.schema import Recipe
 from qlora.training.checkpoints import Checkpoints, step_of
 from qlora.training.evaluation import Evaluator
-from qlora.training.feed import Feed, Micro, Part
+from qlora.training.feed import Feed, MicroBatch, RowInput
+from qlora.training.folder import ADAPTER, CHECKPOINTS
 from qlora.training.log import RunLog
 from qlora.training.optimizer import (
     learning_rate,
@@ -43,18 +44,17 @@ from qlora.training.optimizer import (
     set_learning_rate,
 )
 from qlora.training.row_loss import RowLoss
-from qlora.training.stopping import whole
-from qlora.training.visual_tokens import Eye
+from qlora.training.signals import uninterrupted
+from qlora.training.vision_features import VisionFeatures
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-ADAPTER = "adapter"
 OPTIMIZER = "optimizer.safetensors"
 DATA = "data.json"
 
 
-class Unreadable(LiteError):
+class RecordError(LiteError):
     """A record that cannot be trained on and must not be skipped."""
 
 
@@ -75,7 +75,7 @@ class Trainer:
         feed: Feed,
         total: int,
         evaluator: Evaluator,
-        eye: Eye,
+        vision: VisionFeatures,
         accelerator: Accelerator,
     ) -> None:
         """
@@ -85,14 +85,15 @@ class Trainer:
             adapters: the handle of `qlora.model.adapters.add_adapters`.
             feed: the data.
             total: optimizer steps of the whole run.
-            evaluator: looks at the model in between.
-            eye: turns images into resampled tokens.
+            evaluator: measures the model in between.
+            vision: turns images into visual tokens.
             accelerator: the engine, for one process or several.
         """
         self.recipe, self.model, self.adapters, self.feed = recipe, model, adapters, feed
-        self.total, self.evaluator, self.eye, self.engine = total, evaluator, eye, accelerator
+        self.total, self.evaluator, self.vision = total, evaluator, vision
+        self.engine = accelerator
         self.folder = Path(recipe.output)
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.checkpoints.keep)
+        self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, recipe.checkpoints.keep)
         self.step = 0
         self.skipped: Counter[str] = Counter()
         self.data: list[list[str]] = []
@@ -151,14 +152,14 @@ class Trainer:
                     self._evaluate(log)  # the run was stopped in it
                 for micros in self._steps():
                     values, tokens = self._gradients(micros)
-                    with whole():
+                    with uninterrupted():
                         self._update()
                         log.step(self.step, values, tokens, peak_memory(self.engine.device))
                     if self._evaluation_due():
                         self._evaluate(log)
                     if self.step == self.total or self.step - saved >= every:
                         saved = self._save(log) or saved
-            except (KeyboardInterrupt, Unreadable):
+            except (KeyboardInterrupt, RecordError):
                 if self.step > saved:
                     self._save(log)
                 raise
@@ -172,7 +173,7 @@ class Trainer:
         if self.engine.is_main_process:
             self._publish()
 
-    def _steps(self) -> Iterator[list[Micro]]:
+    def _steps(self) -> Iterator[list[MicroBatch]]:
         """The accumulation steps of this process, one optimizer step after the other."""
         accumulate, world = self.recipe.training.accumulate, self.engine.num_processes
         loader = self.feed.loader(
@@ -182,24 +183,24 @@ class Trainer:
             world,
             self.recipe.data.workers,
         )
-        micros: list[Micro] = []
+        micros: list[MicroBatch] = []
         for micro in loader:
             if micro.error:
-                raise Unreadable(micro.error)
+                raise RecordError(micro.error)
             self.skipped += micro.skipped
             micros.append(micro)
             if len(micros) == accumulate // world:
                 yield micros
                 micros = []
 
-    def _gradients(self, micros: list[Micro]) -> tuple[dict[str, float], int]:
+    def _gradients(self, micros: list[MicroBatch]) -> tuple[dict[str, float], int]:
         """Those of one step; returns what to log, and the number of tokens that went through."""
         settings = self.recipe.training
         rate = learning_rate(self.step, self.total, settings)
         set_learning_rate(self.optimizer, rate)
         torch.manual_seed(seed_of("dropout", settings.seed, self.step, self.engine.process_index))
-        parts = [part for micro in micros for part in micro.parts]
-        losses = self._accumulate(parts)
+        rows = [row for micro in micros for row in micro.rows]
+        losses = self._accumulate(rows)
         mean = sum(losses.values()) / len(losses)
         values = {"loss": mean, **losses, "grad_norm": self._clipped_norm()}
         if not all(math.isfinite(value) for value in values.values()):
@@ -208,7 +209,7 @@ class Trainer:
                 f"rate {rate:.3g}); start again with a lower training.learning_rate and another "
                 f"output, or look at the data with --inspect."
             )
-        tokens = int(self._sums([sum(part.row.ids.numel() for part in parts)])[0])
+        tokens = int(self._sums([sum(one.row.ids.numel() for one in rows)])[0])
         return {**values, "learning_rate": rate}, tokens
 
     def _update(self) -> None:
@@ -216,34 +217,32 @@ class Trainer:
         self.optimizer.zero_grad()
         self.step += 1
 
-    def _accumulate(self, parts: list[Part]) -> dict[str, float]:
+    def _accumulate(self, rows: list[RowInput]) -> dict[str, float]:
         """Gradients of one step's rows; returns the mean loss of each kind.
 
         The objective is the sum of these means, as in the original, which adds a batch with images
         and one without.
         """
         kinds = list(self.feed.streams)
-        counts = self._sums([self._count(parts, kind) for kind in kinds])
+        counts = self._sums([self._count(rows, kind) for kind in kinds])
         # The engine averages gradients over the processes; the counts are those of all of them.
         world = self.engine.num_processes
         scale = {kind: world / count for kind, count in zip(kinds, counts, strict=True)}
         losses = dict.fromkeys(kinds, 0.0)
-        for number, part in enumerate(parts, 1):
-            visual = self.eye.see(part.images)
+        for number, one in enumerate(rows, 1):
+            visual = self.vision.encode(one.images)
             # Averaged once, after the last row.
-            last = number == len(parts)
+            last = number == len(rows)
             with nullcontext() if last else self.engine.no_sync(self.engine_module):
-                loss = self.engine_module(part.row, visual) * scale[part.kind]
+                loss = self.engine_module(one.row, visual) * scale[one.kind]
                 self.engine.backward(loss)
-            losses[part.kind] += float(loss.detach()) / world
+            losses[one.kind] += float(loss.detach()) / world
         return dict(zip(kinds, self._sums([losses[kind] for kind in kinds]), strict=True))
 
-    def _count(self, parts: list[Part], kind: str) -> float:
-        """What the losses of one kind are averaged over: samples, or trained tokens."""
-        of_kind = [part for part in parts if part.kind == kind]
-        if self.recipe.training.loss == "token":
-            return float(sum(part.trained for part in of_kind))
-        return float(sum(part.row.samples for part in of_kind))
+    def _count(self, rows: list[RowInput], kind: str) -> float:
+        """What the losses of one kind are averaged over."""
+        count = self.feed.encoder.weighting.count
+        return float(sum(count(one.row) for one in rows if one.kind == kind))
 
     def _clipped_norm(self) -> float:
         norm = self.engine.clip_grad_norm_([*self.parameters.values()], self.recipe.training.clip)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,13 +16,11 @@ import lite
 from lite.bundle.manifest import MANIFEST
 from lite.errors import BadInput
 from lite.image.preprocessing import load_image
-from lite.runtime.vision import FeatureCache, FeatureStore
+from lite.runtime.vision import FeatureCache
 from tests.lite.conftest import BIRD, CAT, DOG
 
 SHAPE = (2, 3)
 VALUES = np.arange(6, dtype=np.float32).reshape(SHAPE)
-KEYS = ["a" * 64, "b" * 64, "c" * 64, "d" * 64]
-FILE_BYTES = 32 + VALUES.nbytes
 
 
 @pytest.fixture(autouse=True)
@@ -164,45 +161,8 @@ def test_one_image_larger_than_the_bound_is_kept_while_it_is_in_use() -> None:
     assert cache.get("a") is None
 
 
-def test_the_disk_is_bounded_and_forgets_the_least_recently_used(tmp_path: Path) -> None:
-    cache = FeatureStore(tmp_path, SHAPE, limit=2 * FILE_BYTES)
-    for age, key in enumerate(KEYS[:2]):
-        cache.put(key, VALUES)
-        os.utime(tmp_path / f"{key}.f32", (age, age))
-    assert cache.get(KEYS[0]) is not None  # now the most recently used
-    cache.put(KEYS[2], VALUES)
-    assert [cache.get(key) is not None for key in KEYS[:3]] == [True, False, True]
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 2 * FILE_BYTES
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 def test_only_its_owner_can_see_what_a_person_looked_at(bundles: Any, empty_cache: Path) -> None:
     Counted(bundles())(BIRD)
     assert empty_cache.stat().st_mode & 0o777 == 0o700
     assert [path.stat().st_mode & 0o777 for path in empty_cache.iterdir()] == [0o600]
-
-
-def test_a_read_only_disk_cache_still_serves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = FeatureStore(tmp_path, SHAPE, limit=FILE_BYTES)
-    cache.put(KEYS[0], VALUES)
-
-    def refused(*_: Any, **__: Any) -> None:
-        raise PermissionError(30, "Read-only file system")
-
-    monkeypatch.setattr(os, "utime", refused)
-    found = cache.get(KEYS[0])
-    assert found is not None
-    assert (found == VALUES).all()
-
-
-def test_a_write_that_fails_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    FeatureStore(tmp_path, SHAPE, limit=FILE_BYTES).put(KEYS[0], VALUES)
-    assert not list(tmp_path.iterdir())

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from lite.bundle.injection import Injection
 from lite.text.template import MMGPT
 from qlora.data.conversation import Conversation
 from qlora.data.encode import IGNORE, Sample, encode
 from qlora.data.rows import Row, pack
+from qlora.data.weighting import Weighting
 from qlora.families.flamingo import read_flamingo
 from qlora.model import VisionLanguageModel
 from tests.conftest import CHECKPOINTS
@@ -29,8 +31,8 @@ def samples_of(conversations: list[Conversation]) -> list[Sample]:
     return [encode(c, TOKENIZER, MMGPT, 512) for c in conversations]
 
 
-def packed(samples: list[Sample], attend: str = "following", normalise: str = "sample") -> Row:
-    return pack(samples, TOKENIZER.image, attend, normalise)
+def packed(samples: list[Sample], attend: str = "following", unit: str = "sample") -> Row:
+    return pack(samples, Injection(TOKENIZER.image, 1, attend), Weighting(unit))
 
 
 def logits(model: VisionLanguageModel, row: Row, visual: torch.Tensor | None) -> torch.Tensor:
@@ -107,7 +109,7 @@ def test_a_target_is_in_its_own_sample() -> None:
 
 def test_weights_give_each_sample_or_each_token_one_voice() -> None:
     samples = samples_of(TEXTS)
-    by_sample, by_token = (packed(samples, normalise=n).weights for n in ("sample", "token"))
+    by_sample, by_token = (packed(samples, unit=n).weights for n in ("sample", "token"))
     assert by_sample.sum().item() == pytest.approx(3)
     assert by_token.sum().item() == sum(sample.trained for sample in samples)
     first = by_sample[: len(samples[0].ids)]
@@ -127,4 +129,4 @@ def test_samples_with_and_without_images_do_not_share_a_row() -> None:
     with pytest.raises(ValueError, match="not both"):
         packed(samples_of([TALKS[0], TEXTS[0]]))
     with pytest.raises(ValueError, match="not 'mean'"):
-        packed(samples_of(TEXTS), normalise="mean")
+        packed(samples_of(TEXTS), unit="mean")

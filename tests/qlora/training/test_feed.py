@@ -43,7 +43,7 @@ def test_fewer_samples_without_images_go_through_their_data_in_order(tmp_path: P
     with checkpoints_of(recipe) as checkpoints:
         encoder = make_encoder(recipe, checkpoints.read(with_lora=False))
     feed = Feed(dict(data.streams), encoder, settings)
-    rows = {part.kind: part.row for part in feed[1].parts}
+    rows = {one.kind: one.row for one in feed[1].rows}
     for kind, batch in ((IMAGES, settings.batch), (TEXT, 2)):
         drawn = [data.streams[kind][i] for i in range(batch, 2 * batch)]
         lengths = [len(encoder.sample(*one).ids) for one in drawn]

@@ -19,20 +19,20 @@ def stop_on_sigterm() -> None:
 
 
 @contextmanager
-def whole() -> Iterator[None]:
-    """Hold a stop back until the end of the block, so that nothing in it is done by half."""
+def uninterrupted() -> Iterator[None]:
+    """Hold both signals back until the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    came: list[int] = []
-    for number, handler in before.items():
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    received: list[int] = []
+    for number, handler in handlers.items():
         if callable(handler):
-            signal.signal(number, lambda caught, frame: came.append(caught))
+            signal.signal(number, lambda caught, frame: received.append(caught))
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    if came:
-        signal.raise_signal(came[0])
+    if received:
+        signal.raise_signal(received[0])
