@@ -36,10 +36,10 @@ from typing import Any
 import click
 
 from bench.chat_report import plot, table
-from bench.command_line import command_line
 from bench.gguf_llama import write_gguf
-from bench.machine import gpu_read_bandwidth, load_average, machine, read_bandwidth, spread
+from bench.machine import gpu_read_bandwidth, read_bandwidth
 from bench.random_weights import random_weights
+from bench.report import about, spread, write_report
 from bench.shapes import SHAPES
 from lite.cli import run, say
 from lite.errors import LiteError
@@ -53,7 +53,7 @@ MEASURES = ("vis", "pp", "tg", "tg image", "prompt_lookup", "turns", "growth")
 
 
 @dataclass
-class Contender:
+class EngineRun:
     """One engine with one model, and what was measured of it.
 
     Attributes:
@@ -75,13 +75,13 @@ class Contender:
     peak: int = 0
 
 
-class Worker:
-    """A contender's process."""
+class EngineProcess:
+    """The process of one run's engine."""
 
-    def __init__(self, contender: Contender) -> None:
-        self.contender = contender
-        options = json.dumps(contender.options)
-        line = [sys.executable, "-m", "bench.chat_engines", contender.engine, options]
+    def __init__(self, run: EngineRun) -> None:
+        self.run = run
+        options = json.dumps(run.options)
+        line = [sys.executable, "-m", "bench.chat_engines", run.engine, options]
         self._process = subprocess.Popen(
             line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -93,7 +93,7 @@ class Worker:
         if not line:
             said = self._process.communicate()[1].strip().splitlines()
             last = said[-1] if said else f"exit code {self._process.returncode}"
-            raise LiteError(f"{self.contender.name} cannot be measured ({last}); leave it out.")
+            raise LiteError(f"{self.run.name} cannot be measured ({last}); leave it out.")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -102,10 +102,10 @@ class Worker:
         assert self._process.stdin is not None
         print(json.dumps({"what": what, **settings}), file=self._process.stdin, flush=True)
         answer = self.read()
-        self.contender.peak = answer.pop("peak_bytes")
+        self.run.peak = answer.pop("peak_bytes")
         for name, seconds in answer.items():
             if counted:
-                self.contender.seconds.setdefault(name, []).append(seconds)
+                self.run.seconds.setdefault(name, []).append(seconds)
 
     def close(self) -> None:
         self._process.kill()
@@ -113,12 +113,12 @@ class Worker:
 
 
 @contextmanager
-def started(contender: Contender) -> Iterator[Worker]:
+def started(run: EngineRun) -> Iterator[EngineProcess]:
     """A worker that has loaded its model."""
-    worker = Worker(contender)
+    worker = EngineProcess(run)
     try:
         loaded = worker.read()
-        contender.load, contender.facts = loaded["load"], loaded["facts"]
+        run.load, run.facts = loaded["load"], loaded["facts"]
         yield worker
     finally:
         worker.close()
@@ -126,7 +126,7 @@ def started(contender: Contender) -> Iterator[Worker]:
 
 @click.command(name="chat")
 @click.option("-m", "--model", "models", multiple=True, metavar="BUNDLE", help="Bundles.")
-@click.option("--shape", type=click.Choice([*SHAPES]), help="Random models of this size.")
+@click.option("--shape", type=click.Choice(SHAPES), help="Random models of this size.")
 @click.option(
     "--precision",
     "precisions",
@@ -174,12 +174,12 @@ def command(
     """Measure chatting, with peers on the same shapes in turns."""
     shape = shape or (None if models or ggufs else "tiny")
     own = {"threads": threads, "device": device}
-    contenders = [Contender(m, "lite", {"bundle": m, **own}) for m in models]
+    runs = [EngineRun(m, "lite", {"bundle": m, **own}) for m in models]
     llama = {"threads": threads, "gpu_layers": gpu_layers}
-    contenders += [Contender(f, "llama.cpp", {"file": f, **llama}) for f in ggufs]
+    runs += [EngineRun(f, "llama.cpp", {"file": f, **llama}) for f in ggufs]
     if shape:
-        contenders += _of_shape(shape, precisions, own)
-        contenders += _peers_of_shape(shape, precisions, dtype, llama) if peers else []
+        runs += _of_shape(shape, precisions, own)
+        runs += _peers_of_shape(shape, precisions, dtype, llama) if peers else []
     settings = {
         "prompt": prompt,
         "answer": answer,
@@ -192,22 +192,19 @@ def command(
         "steps": 8,
     }
     count = threads or os.cpu_count() or 1
-    bandwidths = _measure(contenders, settings, repeat, count)
+    bandwidths = _measure(runs, settings, repeat, count)
     limit = max(bandwidths) if device == CPU else gpu_read_bandwidth()
     report = {
-        "command": command_line(),
-        "machine": machine(LIBRARIES),
-        "load_average": load_average(),
+        **about(LIBRARIES),
         "shape": shape,
         "settings": settings,
         "repetitions": repeat,
         "read_gb_per_second": spread([b / 1e9 for b in bandwidths]) | {"threads": count},
         **({} if device == CPU else {"gpu_read_gb_per_second": round(limit / 1e9, 1)}),
-        "engines": {c.name: _figures(c, settings, limit) for c in contenders},
+        "engines": {c.name: _figures(c, settings, limit) for c in runs},
     }
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_report(report, output)
         plot(report, output.with_suffix(".png"))
     if as_json:
         click.echo(json.dumps(report, indent=1))
@@ -215,7 +212,7 @@ def command(
         table(report)
 
 
-def _of_shape(shape: str, precisions: tuple[str, ...], own: dict[str, Any]) -> list[Contender]:
+def _of_shape(shape: str, precisions: tuple[str, ...], own: dict[str, Any]) -> list[EngineRun]:
     """Random bundles of one shape, made at first use and kept in the cache folder."""
     from export.bundle import write_bundle
     from export.precision import precision
@@ -231,16 +228,16 @@ def _of_shape(shape: str, precisions: tuple[str, ...], own: dict[str, Any]) -> l
             changes = {"block": int(block)} if block else {}
             chosen = precision(bits, activations=activations, **changes)
             write_bundle(random_weights(shape), bundle, chosen, lambda opened: [])
-        found.append(Contender(f"lite {name}", "lite", {"bundle": str(bundle), **own}))
+        found.append(EngineRun(f"lite {name}", "lite", {"bundle": str(bundle), **own}))
     return found
 
 
 def _peers_of_shape(
     shape: str, precisions: tuple[str, ...], dtype: str, llama: dict[str, Any]
-) -> list[Contender]:
+) -> list[EngineRun]:
     """The peers that are installed, on random models of one shape, kept likewise."""
     kept: Path = cache_dir("bench")
-    found: list[Contender] = []
+    found: list[EngineRun] = []
     if find_spec("llama_cpp") and find_spec("gguf"):
         bits = {name.partition("-")[0] for name in precisions}
         for kind in [there for ours, there in GGUF_TYPES.items() if ours in bits]:
@@ -248,23 +245,23 @@ def _peers_of_shape(
             if not file.exists():
                 say(f"Making {file}")
                 write_gguf(shape, kind, file)
-            found.append(Contender(f"llama.cpp {kind}", "llama.cpp", {"file": str(file), **llama}))
+            found.append(EngineRun(f"llama.cpp {kind}", "llama.cpp", {"file": str(file), **llama}))
     if dtype != "-":
         options = {"shape": shape, "dtype": dtype, "threads": llama["threads"]}
-        found.append(Contender(f"transformers {dtype}", "transformers", options))
+        found.append(EngineRun(f"transformers {dtype}", "transformers", options))
     return found
 
 
 def _measure(
-    contenders: list[Contender], settings: dict[str, Any], repeat: int, threads: int
+    runs: list[EngineRun], settings: dict[str, Any], repeat: int, threads: int
 ) -> list[float]:
-    """Fill the contenders; returns bytes a second read from memory, of each repetition."""
+    """Fill the runs; returns bytes a second read from memory, of each repetition."""
     bandwidths = []
     with ExitStack() as stack:
         workers = []
-        for contender in contenders:
-            say(f"Loading {contender.name}")
-            workers.append(stack.enter_context(started(contender)))
+        for run in runs:
+            say(f"Loading {run.name}")
+            workers.append(stack.enter_context(started(run)))
         for number in range(repeat + 1):
             say(f"Repetition {number} of {repeat}" if number else "Warming up")
             for what in MEASURES:
@@ -276,8 +273,8 @@ def _measure(
     return bandwidths
 
 
-def _figures(c: Contender, settings: dict[str, Any], bandwidth: float) -> dict[str, Any]:
-    """What the report says of one contender."""
+def _figures(c: EngineRun, settings: dict[str, Any], bandwidth: float) -> dict[str, Any]:
+    """What the report says of one run."""
     figures: dict[str, Any] = {
         "engine": c.facts,
         "load_seconds": round(c.load, 3),

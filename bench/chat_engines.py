@@ -169,13 +169,13 @@ class Transformers(Engine):
         import torch
         import transformers
 
-        from bench.shapes import SHAPES
+        from bench.shapes import config_of
 
         if threads:
             torch.set_num_threads(threads)
         self._torch = torch
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        config = SHAPES[shape].llama
+        config = config_of(shape).llama
         config._attn_implementation = "eager"
         torch.set_default_dtype(getattr(torch, dtype))
         start = time.perf_counter()

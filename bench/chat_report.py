@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lite.cli import say
+from bench.report import new_figure
 
 
 def table(report: dict[str, Any]) -> None:
@@ -35,12 +35,9 @@ def table(report: dict[str, Any]) -> None:
 
 def plot(report: dict[str, Any], path: Path) -> None:
     """Speeds, first tokens and growth, where matplotlib is installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        say("No plot: matplotlib is not installed.")
+    figure = new_figure(11, 3.4)
+    if figure is None:
         return
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
     speed, first, growth = figure.subplots(1, 3)
     for offset, (engine, figures) in enumerate(report["engines"].items()):
         speeds = {k: v for k, v in figures.items() if k.startswith(("pp", "tg"))}

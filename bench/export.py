@@ -28,13 +28,11 @@ from safetensors.torch import save_file
 from sentencepiece import sentencepiece_model_pb2 as proto
 from torch import Tensor
 
-from bench.command_line import command_line
-from bench.machine import load_average, machine
 from bench.random_weights import random_weights
-from bench.shapes import SHAPES
+from bench.report import about, write_report
+from bench.shapes import SHAPES, config_of
 from lite.cli import run, say
 from lite.errors import LiteError
-from lite.files import replacing
 from lite.userdirs import cache_dir
 from qlora.model.encoders.clip import ClipEncoder
 from qlora.model.injection.gated import Gated
@@ -71,7 +69,7 @@ print(peak_bytes())
 
 
 @click.command(name="export")
-@click.option("--shape", type=click.Choice([*SHAPES]), default="9b", show_default=True)
+@click.option("--shape", type=click.Choice(SHAPES), default="9b", show_default=True)
 @click.option(
     "--precision",
     "precisions",
@@ -83,13 +81,8 @@ print(peak_bytes())
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file.")
 def command(shape: str, precisions: tuple[str, ...], output: Path | None) -> None:
     """Measure exporting a model of random weights."""
-    report: dict[str, Any] = {
-        "command": command_line(),
-        "machine": machine(("torch", "onnx", "safetensors")),
-        "load_average": load_average(),
-        "shape": shape,
-    }
-    if isinstance(SHAPES[shape].injection, Gated):
+    report = about(("torch", "onnx", "safetensors")) | {"shape": shape}
+    if isinstance(config_of(shape).injection, Gated):
         folder = cache_dir("bench") / f"{shape}-checkpoints"
         write_checkpoints(random_weights(shape), folder)
         report["read_gb"] = round(_size(folder) / 1e9, 2)
@@ -97,8 +90,7 @@ def command(shape: str, precisions: tuple[str, ...], output: Path | None) -> Non
     else:
         report["exports"] = {name: _as_made(shape, name) for name in precisions}
     if output:
-        with replacing(output) as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_report(report, output)
     click.echo(json.dumps(report, indent=1))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from transformers import LlamaConfig
 
 from bench.random_weights import RandomTensors, random_weights
-from bench.shapes import SHAPES
+from bench.shapes import SHAPES, config_of
 from lite.cli import run, say
 from lite.errors import BadInput
 from lite.files import replacing
@@ -51,7 +51,7 @@ def write_gguf(shape: str, kind: str, path: Path) -> None:
         from gguf.quants import quantize
     except ImportError:
         raise BadInput("Writing GGUF files needs the gguf package; pip install gguf.") from None
-    weights, config = random_weights(shape), SHAPES[shape].llama
+    weights, config = random_weights(shape), config_of(shape).llama
     assert isinstance(weights.base, RandomTensors)
     types = gguf.GGMLQuantizationType
     plan = [
@@ -120,7 +120,7 @@ def _describe(writer: object, config: LlamaConfig, name: str) -> None:
 
 
 @click.command(name="gguf_llama")
-@click.option("--shape", type=click.Choice([*SHAPES]), default="9b", show_default=True)
+@click.option("--shape", type=click.Choice(SHAPES), default="9b", show_default=True)
 @click.option("--type", "kind", type=click.Choice(TYPES), default="Q4_0", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File.")
 def command(shape: str, kind: str, output: Path) -> None:

@@ -19,9 +19,9 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from bench.command_line import command_line
-from bench.machine import machine, peak_bytes
+from bench.machine import peak_bytes
 from bench.random_weights import RandomTensors, random_weights
+from bench.report import about
 from bench.shapes import SHAPES
 from lite.cli import run
 from qlora.model.nf4 import Linear4bit
@@ -55,7 +55,7 @@ def held_bytes(model: torch.nn.Module) -> tuple[int, int]:
 
 
 @click.command(name="load")
-@click.option("--shape", type=click.Choice([*SHAPES]), default="9b", show_default=True)
+@click.option("--shape", type=click.Choice(SHAPES), default="9b", show_default=True)
 @click.option("--base", type=click.Choice(["nf4", "none"]), default="nf4", show_default=True)
 def command(shape: str, base: str) -> None:
     """Measure loading into 4 bits."""
@@ -75,8 +75,7 @@ def command(shape: str, base: str) -> None:
     seconds = time.perf_counter() - start
     small, rest = held_bytes(model)
     report = {
-        "command": command_line(),
-        "machine": machine(("torch", "bitsandbytes", "transformers")),
+        **about(("torch", "bitsandbytes", "transformers")),
         "shape": shape,
         "parameters": weights.parameters,
         "stored_as": "float16, random, made on demand",

@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -58,16 +57,6 @@ def peak_bytes() -> int:
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean, standard deviation and number of repeated measurements."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {
-        "mean": round(statistics.mean(values), 5),
-        "deviation": round(deviation, 5),
-        "n": len(values),
-    }
 
 
 def read_bandwidth(threads: int, passes: int = 3) -> float:

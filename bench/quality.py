@@ -21,8 +21,7 @@ import click
 import numpy as np
 
 import lite
-from bench.command_line import command_line
-from bench.machine import machine
+from bench.report import about, write_report
 from export.proof import kl_divergence
 from lite.cli import run, say
 from lite.errors import BadInput
@@ -147,14 +146,13 @@ def command(
     say(f"Scoring {sum(len(w.ids) for w in cut)} tokens in {len(cut)} windows")
     figures = compare(exact, others, cut)
     report = {
-        "command": command_line(),
-        "machine": machine(("onnxruntime", "numpy")),
+        **about(("onnxruntime", "numpy")),
         "reference": str(reference),
         "precision": {str(p): m.bundle.manifest.precision for p, m in others.items()},
         "bundles": figures,
     }
     if output:
-        output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_report(report, output)
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:

@@ -15,7 +15,6 @@ Example: lite-bench quantizers -o bench/results/quantizers-demo.json
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +24,9 @@ import numpy as np
 import onnx_ir as ir
 
 import lite
-from bench.command_line import command_line
 from bench.demo.corpus import documents
-from bench.machine import machine
 from bench.quality import compare, print_table, windows
+from bench.report import about, write_report
 from export.precision import BLOCKS
 from export.quantize import BlockQuantized, quantize
 from lite.bundle.manifest import DECODER
@@ -108,13 +106,12 @@ def command(
                 found = compare(exact, {"": other}, cut)[""]
                 figures[f"{name}, {block}"] = {"weight_error": error, **found}
     report = {
-        "command": command_line(),
-        "machine": machine(("onnxruntime", "numpy", "torch")),
+        **about(("onnxruntime", "numpy", "torch")),
         "model": bundle or "demo",
         "ways": figures,
     }
     if output:
-        output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_report(report, output)
     print_table(figures)
 
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from torch import Tensor
 
-from bench.shapes import SHAPES
+from bench.shapes import config_of
 from qlora.checkpoints.sources import TensorSource
 from qlora.checkpoints.tokenizer_files import TokenizerFiles
 from qlora.families.flamingo import ADDED_TOKENS
@@ -88,7 +88,7 @@ def random_weights(shape: str, seed: int = 0, dtype: torch.dtype = torch.float16
         seed: of the values.
         dtype: as stored; published LLaMA checkpoints are float16.
     """
-    config = SHAPES[shape]
+    config = config_of(shape)
     vocabulary = config.llama.vocab_size
     special = {token: vocabulary + i for i, token in enumerate(ADDED_TOKENS)}
     model = VisionLanguageModel(config, special["<image>"])

@@ -28,8 +28,8 @@ import click
 import numpy as np
 from PIL import Image
 
-from bench.command_line import command_line
-from bench.machine import RUNTIME, load_average, machine
+from bench.machine import RUNTIME
+from bench.report import about, extremes
 from lite.cli import run
 
 SIDE = 640
@@ -93,7 +93,7 @@ def command(model: str, repeat: int, max_tokens: int, question: str) -> None:
     """Measure the first byte of turn 1 and turn 2 through lite-serve."""
     times: dict[str, list[float]] = {"turn 1, image": [], "turn 2, cached": [], "turn 2, cold": []}
     prefilled: dict[str, list[int]] = {name: [] for name in times}
-    load = load_average()
+    made_by = about(RUNTIME)
     with ExitStack() as stack:
         warm, cold = (stack.enter_context(serving(model)) for _ in range(2))
         for seed in range(repeat + 1):
@@ -110,16 +110,9 @@ def command(model: str, repeat: int, max_tokens: int, question: str) -> None:
                 times[name].append(seconds)
                 prefilled[name].append(timings["prefill_tokens"])
     report = {
-        "command": command_line(),
-        "machine": machine(RUNTIME),
-        "load_average": load,
+        **made_by,
         "first_byte_seconds": {
-            name: {
-                "min": round(min(values), 4),
-                "median": round(statistics.median(values), 4),
-                "max": round(max(values), 4),
-                "prefill_tokens": statistics.median(prefilled[name]),
-            }
+            name: extremes(values, 4) | {"prefill_tokens": statistics.median(prefilled[name])}
             for name, values in times.items()
         },
         "ratio": round(

@@ -21,8 +21,8 @@ from typing import Any
 import click
 
 import lite
-from bench.command_line import command_line
-from bench.machine import RUNTIME, load_average, machine
+from bench.machine import RUNTIME
+from bench.report import about, extremes
 from lite.cli import run
 
 QUESTION = "What is in the image, and what else can you tell about it?"
@@ -40,7 +40,7 @@ print(json.dumps({"open": opened - start, "first_token": end - start, "token": p
 """
 
 
-def talked(model: lite.Model, image: str, tokens: int) -> lite.Chat:
+def conversation(model: lite.Model, image: str, tokens: int) -> lite.Chat:
     """A conversation of about so many tokens."""
     chat = model.chat()
     shown: str | None = image
@@ -60,13 +60,6 @@ def reopened(model: str, session: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def spread(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
-    values = [run[name] for run in runs]
-    middle = statistics.median(values)
-    ends = {"min": min(values), "median": middle, "max": max(values)}
-    return {end: round(value, 4) for end, value in ends.items()}
-
-
 @click.command(name="session")
 @click.argument("image")
 @click.option("-m", "--model", required=True, help="Bundle.")
@@ -74,9 +67,9 @@ def spread(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
 @click.option("--repeat", default=10, show_default=True, help="Openings of each file.")
 def command(image: str, model: str, tokens: int, repeat: int) -> None:
     """Measure the next turn of a session that was closed."""
-    load = load_average()
+    made_by = about(RUNTIME)
     with tempfile.TemporaryDirectory() as folder:
-        chat = talked(lite.load(model), image, tokens)
+        chat = conversation(lite.load(model), image, tokens)
         files = {"with kv": Path(folder) / "kv", "without kv": Path(folder) / "plain"}
         for name, path in files.items():
             chat.save(path, kv=name == "with kv")
@@ -87,9 +80,7 @@ def command(image: str, model: str, tokens: int, repeat: int) -> None:
         if len({run["token"] for both in runs.values() for run in both}) > 1:
             raise click.ClickException("the two files gave different answers.")
         report = {
-            "command": command_line(),
-            "machine": machine(RUNTIME),
-            "load_average": load,
+            **made_by,
             "parameters": chat.engine.bundle.manifest.sizes.parameters,
             "conversation_tokens": len(chat.prompt()[0]),
         }
@@ -97,8 +88,8 @@ def command(image: str, model: str, tokens: int, repeat: int) -> None:
             report[name] = {
                 "file_bytes": path.stat().st_size,
                 "tokens_read": runs[name][0]["tokens_read"],
-                "open_seconds": spread(runs[name], "open"),
-                "first_token_seconds": spread(runs[name], "first_token"),
+                "open_seconds": extremes([run["open"] for run in runs[name]], 4),
+                "first_token_seconds": extremes([run["first_token"] for run in runs[name]], 4),
             }
     both = [statistics.median(run["first_token"] for run in runs[name]) for name in files]
     report["ratio"] = round(both[0] / both[1], 3)

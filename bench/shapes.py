@@ -1,28 +1,27 @@
-"""Sizes of models that people have, for benchmarks that must not need a download.
+"""Sizes of models with random weights, for benchmarks that must not need a download.
 
-Contract: `SHAPES[name]` is the configuration that the published files of such a model give.
+Contract: the published models of `qlora.families.models`, and two smaller ones of the first
+family; `9b` is short for the published one of that.
 """
 
 from __future__ import annotations
 
-from qlora.plan.known import (
-    IDEFICS_9B,
-    LLAVA_7B,
-    MLLAMA_11B,
-    MMGPT_9B,
-    OWL_7B,
-    clip,
-    flamingo,
-    llama,
-)
+from typing import TYPE_CHECKING
 
-SHAPES = {
-    "tiny": flamingo(llama(64, 4, 4, 160, vocab_size=320), 2, clip(64, 2, 28)),
-    "1b": flamingo(llama(2048, 16, 16, 5504), 4, clip(768, 12, 224)),
-    # LLaMA-7B, OpenFlamingo's gated blocks before every fourth layer, CLIP ViT-L/14.
-    "9b": MMGPT_9B,
-    "mplug-owl-7b": OWL_7B,
-    "llava-1.5-7b": LLAVA_7B,
-    "idefics-9b": IDEFICS_9B,
-    "llama-3.2-11b-vision": MLLAMA_11B,
-}
+from qlora.families.models import MODELS
+
+if TYPE_CHECKING:
+    from qlora.model import ModelConfig
+
+SHAPES = ("tiny", "1b", "9b", *MODELS)
+
+
+def config_of(shape: str) -> ModelConfig:
+    """The sizes of one of `SHAPES`."""
+    from qlora.families.sizes import clip, flamingo, llama
+
+    if shape == "tiny":
+        return flamingo(llama(64, 4, 4, 160, vocab_size=320), 2, clip(64, 2, 28))
+    if shape == "1b":
+        return flamingo(llama(2048, 16, 16, 5504), 4, clip(768, 12, 224))
+    return MODELS["mmgpt-9b" if shape == "9b" else shape].config

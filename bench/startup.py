@@ -19,8 +19,8 @@ import time
 
 import click
 
-from bench.command_line import command_line
-from bench.machine import RUNTIME, load_average, machine
+from bench.machine import RUNTIME
+from bench.report import about, extremes
 from lite.cli import run
 
 BARE = [sys.executable, "-c", "import onnxruntime; print('x', flush=True)"]
@@ -48,7 +48,7 @@ def first_byte(command: list[str], environment: dict[str, str]) -> float:
 def command(image: str, model: str, repeat: int) -> None:
     """Measure the time to the first token of lite-chat."""
     chat = [sys.executable, "-m", "lite.commands.chat", image, "-m", model, "-p", "What is this?"]
-    load = load_average()
+    made_by = about(RUNTIME)
     times: dict[str, list[float]] = {"lite-chat": [], "import onnxruntime": []}
     for _ in range(repeat):
         with tempfile.TemporaryDirectory() as cache:
@@ -56,17 +56,8 @@ def command(image: str, model: str, repeat: int) -> None:
             times["lite-chat"].append(first_byte(chat, environment))
             times["import onnxruntime"].append(first_byte(BARE, environment))
     report = {
-        "command": command_line(),
-        "machine": machine(RUNTIME),
-        "load_average": load,
-        "seconds": {
-            name: {
-                "min": round(min(values), 3),
-                "median": round(statistics.median(values), 3),
-                "max": round(max(values), 3),
-            }
-            for name, values in times.items()
-        },
+        **made_by,
+        "seconds": {name: extremes(values, 3) for name, values in times.items()},
         "ratio": round(
             statistics.median(times["lite-chat"]) / statistics.median(times["import onnxruntime"]),
             2,

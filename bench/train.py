@@ -2,7 +2,7 @@
 
 Contract: both train the same random model on the same rows (`bench.train_loops` says what differs),
 in turns, each time in a process of its own, so that neither's memory is in the other's peak. Gives
-tokens/s, peak memory, their ratio, the share of the roofline (operations of `qlora.plan.shapes`
+tokens/s, peak memory, their ratio, the share of the roofline (operations of `qlora.plan.counts`
 over the device's figures), and what the plan of memory had said. Checks that the losses agree.
 
 Memory is the peak of CUDA's allocator. On a CPU it is the peak of the resident set in runs of their
@@ -28,17 +28,16 @@ from typing import Any
 import click
 import torch
 
-from bench.command_line import command_line
-from bench.machine import machine
-from bench.shapes import SHAPES
+from bench.report import about, extremes, new_figure, write_report
+from bench.shapes import SHAPES, config_of
 from bench.train_loops import OURS, PLAIN, Task, adapter_settings
 from lite.cli import run, say
 from lite.errors import LiteError
+from qlora.plan.counts import Counts
 from qlora.plan.devices import Device, this_machine
 from qlora.plan.memory import CUDA_OVERHEAD
 from qlora.plan.plan import Plan, make_plan
 from qlora.plan.settings import Settings
-from qlora.plan.shapes import Shapes
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 # For glibc: a block of 64 KiB or more is a mapping of its own.
@@ -48,7 +47,7 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
 @click.command(name="train")
-@click.option("--shape", type=click.Choice([*SHAPES]), help="Size; 9b with a GPU, else tiny.")
+@click.option("--shape", type=click.Choice(SHAPES), help="Size; 9b with a GPU, else tiny.")
 @click.option(
     "--length", "lengths", type=click.IntRange(16), multiple=True, help="Tokens in a row."
 )
@@ -89,8 +88,7 @@ def command(
         say("Memory of both")
         peaks = {n: _in_a_process(replace(t, steps=1), FLAT_MALLOC) for n, t in tasks.items()}
     report = {
-        "command": command_line(),
-        "machine": machine(LIBRARIES),
+        **about(LIBRARIES),
         "device": asdict(device),
         "shape": shape,
         "images": images,
@@ -106,8 +104,7 @@ def command(
     click.echo(json.dumps(report, indent=1))
     name = "-".join(device.name.lower().replace(",", "").split())
     output = output or Path("bench/results") / f"train-{shape}-{name}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_report(report, output)
     _plot(report, output.with_suffix(".png"))
 
 
@@ -129,7 +126,7 @@ def _plan(shape: str, length: int, compute: str, device: Device) -> Plan:
         compute=compute,
         max_tokens=length,
     )
-    return make_plan(Shapes.of(SHAPES[shape]), settings, device)
+    return make_plan(Counts(config_of(shape)), settings, device)
 
 
 def _of_length(
@@ -141,7 +138,7 @@ def _of_length(
 ) -> dict[str, Any]:
     """The report on rows of one length; a loop that ran out of memory has no figures."""
     found: dict[str, Any] = {}
-    operations = plan.shapes.training_per_token(plan.adapters, images=images, length=length)
+    operations = plan.counts.training_per_token(plan.adapters, images=images, length=length)
     speed = plan.device.bf16 if plan.settings.width == 2 else plan.device.fp32
     limit = speed * 1e12 / operations
     for loop, measured in runs.items():
@@ -151,11 +148,7 @@ def _of_length(
             continue
         rates = [length / second for part in parts for second in part["seconds"]]
         found[loop] = {
-            "tokens_per_second": {
-                "min": round(min(rates), 2),
-                "median": round(statistics.median(rates), 2),
-                "max": round(max(rates), 2),
-            },
+            "tokens_per_second": extremes(rates, 2),
             "share_of_roofline": round(statistics.median(rates) / limit, 4),
             "peak_bytes": peaks[loop][str(length)]["peak"],
             "losses": parts[0]["losses"],
@@ -184,12 +177,9 @@ def _compared(ours: dict[str, Any], plain: dict[str, Any], compute: str) -> dict
 
 def _plot(report: dict[str, Any], path: Path) -> None:
     """Speed and memory as bars, where matplotlib is installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        say("No plot: matplotlib is not installed.")
+    figure = new_figure(7, 3)
+    if figure is None:
         return
-    figure = Figure(figsize=(7, 3), layout="constrained")
     speed, memory = figure.subplots(1, 2)
     lengths = list(report["lengths"])
     for offset, loop in enumerate((OURS, PLAIN)):

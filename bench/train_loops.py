@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 
+from bench.machine import peak_bytes
 from bench.random_weights import random_weights
 from lite.bundle.attend import image_index
 from qlora.data.encode import IGNORE
@@ -202,11 +202,7 @@ def _peak(device: torch.device) -> int:
     """Bytes: of the CUDA allocator, or of this process's resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if sys.platform.startswith("linux"):
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    info = psutil.Process().memory_info()
-    return getattr(info, "peak_wset", info.rss)
+    return peak_bytes()
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ import click
 import numpy as np
 import onnxruntime as ort
 
-from bench.command_line import command_line
-from bench.machine import RUNTIME, load_average, machine, spread
+from bench.machine import RUNTIME
 from bench.random_weights import random_weights
-from bench.shapes import SHAPES
+from bench.report import about, spread, write_report
+from bench.shapes import SHAPES, config_of
 from export.graph import Graph
 from export.precision import precision
 from export.vision_graph import VisionGraph
@@ -37,7 +37,7 @@ PRECISIONS = ("fp32", "int8")
 
 
 @click.command(name="vision")
-@click.option("--shape", type=click.Choice([*SHAPES]), default="9b", show_default=True)
+@click.option("--shape", type=click.Choice(SHAPES), default="9b", show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="[default: one per physical core]")
 @click.option("--repeat", type=click.IntRange(1), default=7, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file.")
@@ -47,9 +47,7 @@ def command(shape: str, threads: int | None, repeat: int, output: Path | None) -
         sessions = {name: _session(shape, name, Path(scratch), threads) for name in PRECISIONS}
         seconds, errors = measure(sessions, _pixels(shape, repeat + 1))
     report = {
-        "command": command_line(),
-        "machine": machine((*RUNTIME, "torch")),
-        "load_average": load_average(),
+        **about((*RUNTIME, "torch")),
         "shape": shape,
         "threads": threads,
         "seconds": {name: spread(values) for name, values in seconds.items()},
@@ -59,8 +57,7 @@ def command(shape: str, threads: int | None, repeat: int, output: Path | None) -
         "relative_error": round(statistics.mean(errors), 5),
     }
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_report(report, output)
     click.echo(json.dumps(report, indent=1))
 
 
@@ -102,7 +99,7 @@ def _session(shape: str, name: str, folder: Path, threads: int | None) -> ort.In
 def _pixels(shape: str, count: int) -> list[np.ndarray]:
     random = np.random.default_rng(0)
     pictures = (random.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(count))
-    return [to_pixels(load_image(p), SHAPES[shape].preprocessing)[None] for p in pictures]
+    return [to_pixels(load_image(p), config_of(shape).preprocessing)[None] for p in pictures]
 
 
 if __name__ == "__main__":

@@ -28,14 +28,12 @@ from typing import Any
 
 import click
 
-from bench.command_line import command_line
 from bench.demo.data import Job, write
 from bench.demo.questions import SKILLS
 from bench.demo.training.sizes import LLAMA
-from bench.machine import machine
+from bench.report import about, new_figure, write_report
 from lite.cli import run, say
 from lite.errors import LiteError
-from lite.files import replacing
 
 LIBRARIES = ("mmgpt-lite", "torch", "transformers", "peft", "bitsandbytes", "onnxruntime")
 SELF = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -142,11 +140,9 @@ def command(
     else:
         how |= {"steps": steps, "examples": examples, "compute": compute}
         found = {name: _tuned(one, folder, **how) for name, one in STUDIES[study].items()}
-    made = {"command": command_line(), "machine": machine(LIBRARIES)}
-    report = {**made, "study": study, **how, "variants": found}
+    report = {**about(LIBRARIES), "study": study, **how, "variants": found}
     path = output or Path("bench/results") / f"findings-{study}.json"
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_report(report, path)
     plot(report, path.with_suffix(".png"))
     say(f"{path}")
 
@@ -253,13 +249,10 @@ def _python(module: str, *arguments: object) -> None:
 
 def plot(report: dict[str, Any], path: Path) -> None:
     """Scores by skill, and the length of replies, as bars, where matplotlib is installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        say("No plot: matplotlib is not installed.")
+    figure = new_figure(11, 6)
+    if figure is None:
         return
     variants = report["variants"]
-    figure = Figure(figsize=(11, 6), layout="constrained")
     scores, words = figure.subplots(2, 1)
     wide = 0.8 / len(variants)
     for number, (name, found) in enumerate(variants.items()):

@@ -25,7 +25,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import lite
-from bench.command_line import command_line
 from bench.demo.questions import SKILLS
 from bench.demo.skill_scores import (
     SEEN,
@@ -39,7 +38,7 @@ from bench.demo.skill_scores import (
 )
 from bench.demo.splits import NOVELTIES, SPLITS
 from bench.demo.talk import Dialogue
-from bench.machine import machine
+from bench.report import about
 from lite.cli import run
 from lite.files import replacing
 
@@ -92,7 +91,7 @@ def command(
         marks.append(own)
     if report:
         first, *others = results
-        record = {"command": command_line(), "machine": machine(LIBRARIES), "threads": threads}
+        record = about(LIBRARIES) | {"threads": threads}
         record |= {"split": split, "seed": seed}
         record |= first | ({"compared": others} if others else {})
         _write(report, json.dumps(record, indent=1))

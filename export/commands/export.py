@@ -21,7 +21,7 @@ from lite.bundle.attend import RULES
 from lite.bundle.manifest import Manifest
 from lite.cli import entry_point, say, version_option
 from lite.errors import BadInput
-from qlora.families.published import PUBLISHED, TINY, Checkpoints
+from qlora.families.models import MODELS, NAMES, TINY, Checkpoints
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,21 +31,26 @@ if TYPE_CHECKING:
     from export.proof import Proof
     from lite.bundle.bundle import Bundle
 
-HELP = """
+_MODELS = "\n".join(f"  {name:22}{model.licence}" for name, model in MODELS.items())
+
+HELP = f"""
 Make a bundle for lite-chat from checkpoints.
 
-NAME stands for a whole set: mmgpt-9b is the published Multimodal-GPT
-(fetched from the hub, 20 GB), tiny is a random model made on the spot that
-shows the commands and answers nonsense. Without NAME, or to replace a part
-of it, name the checkpoints: paths, hub ids (org/name, org/name/file) or
-addresses. CLIP is an open_clip model name and pretrained tag, or a config
-file and a weights file (OpenAI's weights in a file go with the name
-ViT-L-14-quickgelu).
+NAME is a published model, fetched from the hub (mmgpt-9b: 20 GB), or tiny, a
+random model made on the spot that shows the commands and answers nonsense.
+Without NAME, or to replace a part of it, name the checkpoints: paths, hub ids
+(org/name, org/name/file) or addresses. CLIP is an open_clip model name and
+pretrained tag, or a config file and a weights file (OpenAI's weights in a file
+go with the name ViT-L-14-quickgelu).
 
 --model is a folder with a whole model of another family, which is told from
 its files: mPLUG-Owl, LLaVA, IDEFICS or Llama-3.2-Vision. Beside a LLaVA that
 holds only what was trained (a projector, a LoRA), --llama is its language
 model; --clip is the folder of its vision tower, if not the one that it names.
+
+\b
+Models, and the licences of their weights:
+{_MODELS}
 
 \b
 Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\
@@ -54,7 +59,7 @@ Example: lite-export --llama llama-7b --flamingo checkpoint.pt \\
 
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("name", required=False, type=click.Choice([*PUBLISHED, TINY]), metavar="[NAME]")
+@click.argument("name", required=False, type=click.Choice(NAMES), metavar="[NAME]")
 @click.option("--model", metavar="DIR|HUB", help="Whole model of another family.")
 @click.option("--llama", metavar="DIR|HUB", help="LLaMA folder.")
 @click.option("--clip", metavar="NAME|FILE", help="CLIP model or config.  [default: ViT-L-14]")
@@ -145,7 +150,7 @@ def command(
     if output.exists() and not force:  # before anything is downloaded
         raise BadInput(f"{output} exists already; choose another name or replace it with --force.")
     with ExitStack() as stack:
-        named = _tiny(stack) if name == TINY else PUBLISHED.get(name or "")
+        named = _named(name, stack) if name else None
         merge = _merge(Checkpoints.of(named, parts), parts["attend"], merge_base)
         changes: dict[str, Any] = {"kv_bits": 8 if kv_cache == "int8" else 32}
         if precision in ("int8", "int4"):
@@ -157,9 +162,11 @@ def command(
     _report(manifest, drift, output, as_json)
 
 
-def _tiny(stack: ExitStack) -> Checkpoints:
+def _named(name: str, stack: ExitStack) -> Checkpoints:
     from qlora.tiny.model import write_checkpoints
 
+    if name != TINY:
+        return MODELS[name].checkpoints
     say("Making a tiny model with random weights: it shows the commands and answers nonsense.")
     return write_checkpoints(Path(stack.enter_context(tempfile.TemporaryDirectory())))
 

@@ -16,7 +16,7 @@ from qlora.data.conversation import Conversation
 from qlora.data.dataset import DataSet
 from qlora.data.mixture import Mixture
 from qlora.data.shuffle import random_of
-from qlora.families.published import TINY
+from qlora.families.models import TINY
 from qlora.recipes.schema import Recipe, TrainingSettings
 from qlora.tiny.data import write_data
 

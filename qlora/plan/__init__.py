@@ -1,18 +1,16 @@
 """What a training run will need: memory and time, before anything is downloaded."""
 
+from qlora.plan.counts import Counts
 from qlora.plan.devices import Device, named_device, this_machine
-from qlora.plan.known import KNOWN
 from qlora.plan.plan import Plan, make_plan
 from qlora.plan.report import render
 from qlora.plan.settings import Settings, Work
-from qlora.plan.shapes import Shapes
 
 __all__ = [
-    "KNOWN",
+    "Counts",
     "Device",
     "Plan",
     "Settings",
-    "Shapes",
     "Work",
     "make_plan",
     "named_device",

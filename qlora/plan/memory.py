@@ -1,7 +1,8 @@
 """The memory of a training run, counted from what the training step keeps.
 
-Contract: a pure function of shapes and settings. Each component says when it is needed; the peak is
-what is always there and the worse of two moments: a layer's backward pass, or the loss.
+Contract: a pure function of the model's counts and the settings. Each component says when it is
+needed; the peak is what is always there and the worse of two moments: a layer's backward pass, or
+the loss.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from qlora.model.config import ModelConfig
 from qlora.model.loss import CHUNK
 from qlora.model.nf4 import BLOCK, NESTED_BLOCK
+from qlora.plan.counts import Counts
 from qlora.plan.settings import FLOAT, Settings
-from qlora.plan.shapes import Shapes
 
 # Not in any tensor: CUDA context, kernels and cuBLAS workspaces (0.4 to 0.6 GB on Ampere and
 # later); on a CPU the interpreter with torch, transformers and peft.
@@ -31,7 +33,7 @@ class Component:
 
 
 def memory(
-    shapes: Shapes,
+    counts: Counts,
     settings: Settings,
     adapted: dict[str, tuple[int, int]],
     adapters: int,
@@ -40,16 +42,16 @@ def memory(
     """All components.
 
     Args:
-        shapes: of the model.
+        counts: of the model.
         settings: of the run.
-        adapted: `Shapes.adapted`.
+        adapted: `Counts.adapted`.
         adapters: number of trained parameters.
         cuda: whether the device is a GPU.
     """
     overhead = ("CUDA context", CUDA_OVERHEAD) if cuda else ("program", CPU_OVERHEAD)
     return (
-        *_resident(shapes, settings, adapters),
-        *_working(shapes, settings, adapted),
+        *_resident(counts, settings, adapters),
+        *_working(counts, settings, adapted),
         Component(*overhead),
     )
 
@@ -72,7 +74,7 @@ def nf4_bits(double: bool) -> float:
     return 4 + constants
 
 
-def _resident(shapes: Shapes, settings: Settings, adapters: int) -> list[Component]:
+def _resident(counts: Counts, settings: Settings, adapters: int) -> list[Component]:
     """What is there from the first step to the last.
 
     Adapters and their gradients are float32; AdamW keeps two values for each parameter, in 32
@@ -80,16 +82,17 @@ def _resident(shapes: Shapes, settings: Settings, adapters: int) -> list[Compone
     though a paged optimizer's could leave the GPU.
     """
     matrices = (
-        shapes.matrices * nf4_bits(settings.double_quantization) / 8
+        counts.matrices * nf4_bits(settings.double_quantization) / 8
         if settings.base == "nf4"
-        else shapes.matrices * settings.width
+        else counts.matrices * settings.width
     )
     moment = 1 + FLOAT / 256 if "8bit" in settings.optimizer else FLOAT
     held = "NF4" if settings.base == "nf4" else settings.compute
-    visual = settings.batch * shapes.latents * shapes.dim_visual * settings.width
+    config = counts.config
+    visual = settings.batch * config.latents * config.dim_visual * settings.width
     return [
         Component(f"matrices of the base, {held}", math.ceil(matrices)),
-        Component(f"rest of the base, {settings.compute}", shapes.rest * settings.width),
+        Component(f"rest of the base, {settings.compute}", counts.rest * settings.width),
         Component("adapters", adapters * FLOAT),
         Component("gradients", adapters * FLOAT),
         Component("optimizer", math.ceil(2 * moment * adapters)),
@@ -98,7 +101,7 @@ def _resident(shapes: Shapes, settings: Settings, adapters: int) -> list[Compone
 
 
 def _working(
-    shapes: Shapes, settings: Settings, adapted: dict[str, tuple[int, int]]
+    counts: Counts, settings: Settings, adapted: dict[str, tuple[int, int]]
 ) -> list[Component]:
     """What a row needs while it is in work.
 
@@ -107,15 +110,16 @@ def _working(
     the compute type. The largest matrix exists dequantized while it multiplies. The loss holds one
     chunk of float32 logits twice (`qlora.model.loss`), after which the backward pass begins.
     """
-    row, width = settings.row, settings.width
-    layers = [_layer(shapes, settings, adapted, i) for i in range(shapes.layers)]
-    kept = (shapes.layers + 1) * shapes.hidden * width
+    row, width, llama = settings.row, settings.width, counts.config.llama
+    hidden = llama.hidden_size
+    layers = [_layer(counts.config, width, adapted, i) for i in range(llama.num_hidden_layers)]
+    kept = (len(layers) + 1) * hidden * width
     once = max(layers)
     if not settings.checkpointing:
         kept, once = kept + sum(layers), 0
-    widest = max(shapes.feed_forward, 4 * shapes.hidden)
-    once += 2 * width * widest + FLOAT * widest + 2 * width * shapes.hidden
-    largest = max(map(math.prod, shapes.linears().values())) if settings.base == "nf4" else 0
+    widest = max(llama.intermediate_size, 4 * hidden)
+    once += 2 * width * widest + FLOAT * widest + 2 * width * hidden
+    largest = max(map(math.prod, counts.linears.values())) if settings.base == "nf4" else 0
     mask = row * row * (1 + width) if settings.batch > 1 else 0
     return [
         Component(
@@ -127,13 +131,13 @@ def _working(
             BACKWARD,
         ),
         Component("largest matrix, dequantized", largest * width, BACKWARD),
-        Component("loss, one chunk", min(CHUNK, row) * shapes.vocabulary * 2 * FLOAT, LOSS),
-        Component("gradient of the last layer's output", row * shapes.hidden * width, LOSS),
+        Component("loss, one chunk", min(CHUNK, row) * llama.vocab_size * 2 * FLOAT, LOSS),
+        Component("gradient of the last layer's output", row * hidden * width, LOSS),
     ]
 
 
 def _layer(
-    shapes: Shapes, settings: Settings, adapted: dict[str, tuple[int, int]], number: int
+    config: ModelConfig, width: int, adapted: dict[str, tuple[int, int]], number: int
 ) -> int:
     """Bytes that one layer keeps for its own backward pass, for each token.
 
@@ -142,14 +146,14 @@ def _layer(
     before and after the activation and the other half. A gated block's norms and GELU keep their
     inputs.
     """
-    hidden, width = shapes.hidden, settings.width
+    llama, hidden = config.llama, config.llama.hidden_size
     inputs = sum(
         columns
         for path, (_, columns) in adapted.items()
         if path.startswith(f"model.layers.{number}.") and not path.endswith("to_kv")
     )
-    keys = hidden // shapes.heads * shapes.kv_heads
+    keys = hidden // llama.num_attention_heads * llama.num_key_value_heads
     attention = 2 * hidden + 2 * keys
-    own = 2 * hidden * FLOAT + (attention + 3 * shapes.feed_forward) * width
-    gated = (2 * hidden + 4 * hidden) * width if number in shapes.gated_layers else 0
+    own = 2 * hidden * FLOAT + (attention + 3 * llama.intermediate_size) * width
+    gated = (2 * hidden + 4 * hidden) * width if number in config.injection.layers else 0
     return inputs * FLOAT + own + gated

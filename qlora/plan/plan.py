@@ -1,6 +1,6 @@
 """What a training run will need, before anything is downloaded: memory and time.
 
-Contract: a pure function of shapes, settings, device and amount of data (`memory`,
+Contract: a pure function of the model's counts, settings, device and amount of data (`memory`,
 `time`), and what follows from it: whether it fits, and what would make it fit. 1 GB is 10^9
 bytes.
 """
@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from qlora.plan.counts import Counts
 from qlora.plan.devices import Device
 from qlora.plan.memory import Component, memory, peak
 from qlora.plan.settings import Settings, Work
-from qlora.plan.shapes import Shapes
 from qlora.plan.time import BANDWIDTH_SHARE, COMPUTE_SHARE, Time, time
 
 
@@ -23,7 +23,7 @@ from qlora.plan.time import BANDWIDTH_SHARE, COMPUTE_SHARE, Time, time
 class Plan:
     """The plan of a run; made by `make_plan`."""
 
-    shapes: Shapes
+    counts: Counts
     settings: Settings
     device: Device
     work: Work
@@ -51,7 +51,7 @@ class Plan:
     def _with(self, key: str, value: object) -> Plan:
         """The plan with another value of a recipe's setting."""
         lighter = replace(self.settings, **{key.rpartition(".")[2]: value})  # type: ignore[arg-type]
-        return make_plan(self.shapes, lighter, self.device, self.work)
+        return make_plan(self.counts, lighter, self.device, self.work)
 
     def refusal(self) -> str | None:
         """A sentence for the person where the memory does not suffice, or None."""
@@ -74,7 +74,7 @@ class Plan:
         return {
             "device": asdict(self.device),
             "settings": asdict(self.settings),
-            "parameters": {"total": self.shapes.total, "trained": self.adapters},
+            "parameters": {"total": self.counts.total, "trained": self.adapters},
             "memory": {
                 "components": [asdict(component) for component in self.components],
                 "peak": self.peak,
@@ -90,11 +90,11 @@ class Plan:
         }
 
 
-def make_plan(shapes: Shapes, settings: Settings, device: Device, work: Work | None = None) -> Plan:
+def make_plan(counts: Counts, settings: Settings, device: Device, work: Work | None = None) -> Plan:
     """Plan a run.
 
     Args:
-        shapes: of the model.
+        counts: of the model.
         settings: of the run.
         device: where it is to run.
         work: how much there is to train on; None where the data are not there.
@@ -102,18 +102,18 @@ def make_plan(shapes: Shapes, settings: Settings, device: Device, work: Work | N
     Raises:
         BadInput: a target of the adapters names no layer.
     """
-    adapted = shapes.adapted(settings.targets)
+    adapted = counts.adapted(settings.targets)
     work = work or Work.example(settings)
     adapters = sum(settings.rank * (rows + columns) for rows, columns in adapted.values())
     adapters += sum(rows for rows, _ in adapted.values()) if settings.dora else 0
     return Plan(
-        shapes=shapes,
+        counts=counts,
         settings=settings,
         device=device,
         work=work,
         adapters=adapters,
-        components=memory(shapes, settings, adapted, adapters, device.cuda),
-        time=time(shapes, settings, device, work, adapters),
+        components=memory(counts, settings, adapted, adapters, device.cuda),
+        time=time(counts, settings, device, work, adapters),
     )
 
 

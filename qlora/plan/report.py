@@ -41,9 +41,9 @@ def _table(plan: Plan) -> Table:
 
 
 def _sentences(plan: Plan) -> list[str]:
-    shapes, time, work, device = plan.shapes, plan.time, plan.work, plan.device
+    counts, time, work, device = plan.counts, plan.time, plan.work, plan.device
     lines = [
-        f"Parameters: {shapes.total:,}, of which {shapes.matrices:,} in matrices of the decoder; "
+        f"Parameters: {counts.total:,}, of which {counts.matrices:,} in matrices of the decoder; "
         f"{plan.adapters:,} trained.",
         f"Speed: {time.tokens_per_second:,.0f} tokens/s "
         f"({time.tokens_per_second / time.roofline:.0%} of the limit), "

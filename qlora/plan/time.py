@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from qlora.plan.counts import PASSES, Counts
 from qlora.plan.devices import Device
 from qlora.plan.memory import nf4_bits
 from qlora.plan.settings import FLOAT, Settings, Work
-from qlora.plan.shapes import PASSES, Shapes
 
 # Assumed shares of the device's figures. torchtune states 2413 tokens/s of Llama-3.1-8B QLoRA on an
 # RTX 4090 (README, packed, compiled), 66 % of its matrix units; uncompiled code reaches less.
@@ -37,7 +37,7 @@ class Time:
     roofline: float
 
 
-def time(shapes: Shapes, settings: Settings, device: Device, work: Work, adapters: int) -> Time:
+def time(counts: Counts, settings: Settings, device: Device, work: Work, adapters: int) -> Time:
     """Operations and traffic over what the device can do; they are taken not to overlap.
 
     Each pass over a row turns every 4-bit matrix into the compute type: the codes are read, the
@@ -46,7 +46,7 @@ def time(shapes: Shapes, settings: Settings, device: Device, work: Work, adapter
     peak = (device.bf16 if settings.width < FLOAT else device.fp32) * 1e12
     bytes_moved = nf4_bits(settings.double_quantization) / 8 + 2 * settings.width
     passes = PASSES if settings.checkpointing else PASSES - 1
-    seconds = work.images * shapes.vision_per_image() / (peak * COMPUTE_SHARE)
+    seconds = work.images * counts.vision_per_image / (peak * COMPUTE_SHARE)
     # Each kind has as many rows.
     rows = math.ceil(max(work.image_samples, work.text_samples) / settings.batch)
     kinds = (
@@ -54,12 +54,12 @@ def time(shapes: Shapes, settings: Settings, device: Device, work: Work, adapter
         (False, work.text_samples, work.text_tokens),
     )
     for images, samples, length in kinds:
-        operations = shapes.training_per_token(
+        operations = counts.training_per_token(
             adapters, images=images, checkpointing=settings.checkpointing, length=int(length)
         )
         seconds += samples * length * operations / (peak * COMPUTE_SHARE)
         if settings.base == "nf4":
-            matrices = shapes.matrices - (0 if images else shapes.gated_matrices)
+            matrices = counts.matrices - (0 if images else counts.gated_matrices)
             traffic = passes * matrices * bytes_moved / (device.bandwidth * 1e9 * BANDWIDTH_SHARE)
             seconds += rows * traffic if samples else 0.0
     steps = max(1.0, rows / settings.accumulate)
@@ -69,5 +69,5 @@ def time(shapes: Shapes, settings: Settings, device: Device, work: Work, adapter
         step=seconds / steps,
         total=seconds,
         steps=steps,
-        roofline=peak / shapes.training_per_token(adapters, checkpointing=settings.checkpointing),
+        roofline=peak / counts.training_per_token(adapters, checkpointing=settings.checkpointing),
     )

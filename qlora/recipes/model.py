@@ -16,7 +16,7 @@ from lite.text.tokenizer import Tokenizer
 from qlora.checkpoints.hub import SMALL_FILES, resolve
 from qlora.checkpoints.tokenizer_files import read_tokenizer
 from qlora.families.flamingo import model_tokenizer
-from qlora.families.published import PUBLISHED, TINY, Checkpoints
+from qlora.families.models import MODELS, TINY, Checkpoints
 from qlora.recipes.schema import Recipe
 from qlora.tiny.model import write_checkpoints
 
@@ -32,7 +32,8 @@ def checkpoints_of(recipe: Recipe) -> Iterator[Checkpoints]:
         if given.name == TINY:
             named: Checkpoints | None = write_checkpoints(Path(folder))
         else:
-            named = PUBLISHED.get(given.name or "")
+            published = MODELS.get(given.name or "")
+            named = published.checkpoints if published else None
         yield Checkpoints.of(named, parts)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lite.text.template import TEMPLATES
-from qlora.families.published import PUBLISHED, TINY
+from qlora.families.models import MODELS, NAMES
 
 Policy = Literal["error", "skip"]
 
@@ -28,8 +28,8 @@ class ModelSettings(Section):
     """The checkpoints to start from, and how the frozen base is held.
 
     Attributes:
-        name: a published set (`qlora.families.published`), or `tiny`; the parts below replace its
-        own.
+        name: a published model (`qlora.families.models`), or `tiny`; the parts below replace its
+            own.
         model, llama, clip, clip_weights, flamingo: as the options of `lite-export`.
         attend: the attend rule, `following` or `preceding`.
         base: `nf4` stores LLaMA's and the gated blocks' matrices in 4 bits, `none` as `compute`.
@@ -50,13 +50,14 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _known(self) -> ModelSettings:
-        if self.name is not None and self.name not in (*PUBLISHED, TINY):
-            raise ValueError(f"name is one of {', '.join((*PUBLISHED, TINY))}")
+        if self.name is not None and self.name not in NAMES:
+            raise ValueError(f"name is one of {', '.join(NAMES)}")
         parts = self.model or (self.llama and self.flamingo)
         if self.name is None and not parts:
             raise ValueError("give name, or llama and flamingo, or model")
-        if self.name is not None and self.model is not None:
-            raise ValueError("name and model are both given; leave one out")
+        named = MODELS.get(self.name or "")
+        if self.name and self.model and not (named and named.checkpoints.model):
+            raise ValueError(f"name={self.name} is a set of parts, which model cannot replace")
         return self
 
 

@@ -16,7 +16,7 @@ import torch
 from lite.bundle.attend import FOLLOWING
 from lite.text.template import MMGPT
 from qlora.checkpoints.clip_visual import STEM, clip_visual
-from qlora.families.published import Checkpoints
+from qlora.families.models import Checkpoints
 from qlora.model.layers import DIM_HEAD
 from qlora.tiny.bpe import train_bpe
 

@@ -19,7 +19,7 @@ from qlora.data.weighting import Weighting
 from qlora.model import ModelWeights, VisionLanguageModel
 from qlora.model.adapters import add_adapters, load_adapter
 from qlora.model.quantized import load_quantized
-from qlora.plan import Settings, Shapes, make_plan, this_machine
+from qlora.plan import Counts, Settings, make_plan, this_machine
 from qlora.recipes.model import checkpoints_of, own_templates, template_of
 from qlora.recipes.schema import Recipe
 from qlora.training.evaluation import Evaluator
@@ -102,7 +102,7 @@ def _check_memory(recipe: Recipe, weights: ModelWeights) -> None:
     """Refuse what the GPU could not hold. Host memory is shared and can swap: there it is tried."""
     if not torch.cuda.is_available():
         return
-    plan = make_plan(Shapes.of(weights.config), Settings.of(recipe), this_machine())
+    plan = make_plan(Counts(weights.config), Settings.of(recipe), this_machine())
     if refusal := plan.refusal():
         raise BadInput(refusal)
 

@@ -1,7 +1,7 @@
 """The plan of a recipe: `--dry-run`.
 
 Contract: nothing is downloaded. What is not on this machine is taken from what is known of it: the
-published model's shapes, and an example in place of missing data.
+published model's sizes, and an example instead of missing data.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from lite.errors import BadInput
 from lite.text.template import MMGPT, Template
 from qlora.data.conversation import Conversation
 from qlora.data.opening import IMAGES, TEXT, Data, Progress, open_data
-from qlora.families.published import TINY
-from qlora.plan import KNOWN, Device, Plan, Settings, Shapes, Work, make_plan
+from qlora.families.models import NAMES, TINY, published_at
+from qlora.plan import Counts, Device, Plan, Settings, Work, make_plan
 from qlora.recipes.model import checkpoints_of, open_tokenizer
 from qlora.recipes.schema import Recipe
 from qlora.training.feed import Stream, batches
@@ -32,23 +32,24 @@ def plan_recipe(recipe: Recipe, device: Device, progress: Progress) -> Plan:
             here cannot be used.
     """
     settings = Settings.of(recipe)
-    return make_plan(shapes_of(recipe), settings, device, _work(recipe, progress))
+    return make_plan(counts_of(recipe), settings, device, _work(recipe, progress))
 
 
-def shapes_of(recipe: Recipe) -> Shapes:
-    """The sizes of the recipe's model."""
+def counts_of(recipe: Recipe) -> Counts:
+    """The counts of the recipe's model.
+
+    Raises:
+        BadInput: its sizes cannot be known without a download.
+    """
     with checkpoints_of(recipe) as checkpoints:
-        parts = (
-            (checkpoints.model,) if checkpoints.model else (checkpoints.llama, checkpoints.flamingo)
-        )
-        if all(Path(part).exists() for part in parts):
-            return Shapes.of(checkpoints.read(with_lora=False).config)
-        if parts in KNOWN:
-            return Shapes.of(KNOWN[parts])
-        missing = next(part for part in parts if not Path(part).exists())
+        missing = [source for source in checkpoints.sources if not Path(source).exists()]
+        if not missing:
+            return Counts(checkpoints.read(with_lora=False).config)
+        if published := published_at(checkpoints):
+            return Counts(published.config)
     raise BadInput(
-        f"The sizes of {missing} are not known before it is downloaded; give paths on this "
-        f"machine, or plan for a published model, such as model.name=mmgpt-9b."
+        f"The sizes of {missing[0]} are not known before it is downloaded; give paths on this "
+        f"machine, or a published model as model.name: {', '.join(NAMES)}."
     )
 
 

@@ -138,13 +138,13 @@ def test_a_gguf_file_has_the_shapes_and_values_of_the_random_model(tmp_path: Pat
 
     from bench.gguf_llama import write_gguf
     from bench.random_weights import random_weights
-    from bench.shapes import SHAPES
+    from bench.shapes import config_of
 
     write_gguf("tiny", "Q8_0", tmp_path / "tiny.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]
     read = gguf.GGUFReader(tmp_path / "tiny.gguf")
     tensors = {t.name: t for t in read.tensors}
-    assert len(tensors) == 3 + 9 * SHAPES["tiny"].llama.num_hidden_layers
+    assert len(tensors) == 3 + 9 * config_of("tiny").llama.num_hidden_layers
     assert tensors["token_embd.weight"].shape.tolist() == [64, 320]
     name = "lang_encoder.model.layers.1.decoder_layer.mlp.down_proj.weight"
     ours = random_weights("tiny").base[name].float().numpy()

@@ -9,7 +9,8 @@ import pytest
 
 from export.commands.export import command
 from lite.cli import run
-from qlora.families.published import MMGPT_9B, Checkpoints
+from lite.errors import BadInput
+from qlora.families.models import MODELS, Checkpoints
 from tests.conftest import CHECKPOINTS, LORA
 from tests.little_hub import little_hub
 
@@ -71,9 +72,20 @@ def test_bad_input_is_one_sentence_and_exit_code_2(sentence, tmp_path, monkeypat
 
 def test_parts_of_a_published_set_can_be_replaced():
     given = dict.fromkeys(["llama", "clip", "clip_weights", "flamingo", "lora", "attend"])
-    assert Checkpoints.of(MMGPT_9B, given) == MMGPT_9B
+    published = MODELS["mmgpt-9b"].checkpoints
+    assert Checkpoints.of(published, given) == published
     given["llama"] = "my-llama"
-    assert Checkpoints.of(MMGPT_9B, given) == replace(MMGPT_9B, llama="my-llama")
+    assert Checkpoints.of(published, given) == replace(published, llama="my-llama")
+
+
+def test_a_published_folder_can_be_replaced_by_another_and_parts_cannot():
+    llava, mmgpt = (MODELS[name].checkpoints for name in ("llava-1.5-7b", "mmgpt-9b"))
+    given = {"model": "my-llava", "llama": "vicuna"}
+    assert Checkpoints.of(llava, given) == Checkpoints.whole("my-llava", llama="vicuna")
+    with pytest.raises(BadInput, match="my-llava is a whole model"):
+        Checkpoints.of(mmgpt, given)
+    with pytest.raises(BadInput, match="flamingo has no meaning"):
+        Checkpoints.of(llava, {"flamingo": "checkpoint.pt"})
 
 
 def test_checkpoints_come_from_a_hub_by_name(tmp_path):

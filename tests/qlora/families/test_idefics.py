@@ -17,9 +17,9 @@ from export.precision import precision
 from export.verify import kl_divergence
 from lite.errors import BadInput
 from lite.image.preprocessing import load_image, to_pixels
-from qlora.families import read_model
+from qlora.families.recognise import read_model
 from qlora.model import ModelWeights, VisionLanguageModel
-from qlora.plan import Shapes
+from qlora.plan import Counts
 from tests.conftest import FIXTURE
 from tests.one_sentence import check_one_sentence
 
@@ -143,7 +143,7 @@ def test_torch_and_onnx_equal_transformers(made: tuple[Any, Path], tmp_path: Pat
     weights = read_model(folder)
     write_bundle(weights, tmp_path / "fp32", precision("fp32"), lambda bundle: [])
     bundle, ours = lite.load(tmp_path / "fp32"), VisionLanguageModel.from_weights(weights)
-    assert Shapes.of(weights.config).total == sum(p.numel() for p in ours.parameters())
+    assert Counts(weights.config).total == sum(p.numel() for p in ours.parameters())
     for count in (0, 1, 2):
         images, ids = pictures(count), prompt(count)
         pixels = pixels_of(weights, images)

@@ -16,9 +16,9 @@ from export.verify import kl_divergence
 from lite.errors import BadInput
 from lite.image.preprocessing import load_image, to_pixels
 from lite.image.tiles import fitted, layout
-from qlora.families import read_model
+from qlora.families.recognise import read_model
 from qlora.model import ModelWeights, VisionLanguageModel
-from qlora.plan import Shapes
+from qlora.plan import Counts
 from tests.one_sentence import check_one_sentence
 from tests.qlora.families.mllamas import (
     IMAGE,
@@ -60,7 +60,7 @@ def test_torch_equals_transformers(made: tuple[Any, Path], count: int, tokens: l
     model, folder = made
     weights = read_model(folder)
     ours, ids, images = VisionLanguageModel.from_weights(weights), np.array(tokens), pictures(count)
-    assert Shapes.of(weights.config).total == sum(p.numel() for p in ours.parameters())
+    assert Counts(weights.config).total == sum(p.numel() for p in ours.parameters())
     pixels = pixels_of(weights, images)
     with torch.no_grad():
         logits = ours(torch.from_numpy(ids), pixels).numpy()

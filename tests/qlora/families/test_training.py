@@ -22,13 +22,13 @@ from qlora.checkpoints.tokenizer_files import read_tokenizer
 from qlora.commands.train import command as train
 from qlora.data.conversation import Conversation
 from qlora.data.encode import IGNORE, encode
-from qlora.families import read_model
+from qlora.families.recognise import read_model
 from qlora.model import ModelConfig, VisionLanguageModel
 from qlora.model.connectors.abstractor import Abstractor
 from qlora.model.connectors.projector import Projector
 from qlora.model.encoders.clip import ClipEncoder
 from qlora.model.injection.spliced import Spliced
-from qlora.plan import Shapes
+from qlora.plan import Counts
 from tests.conftest import FIXTURE
 from tests.qlora.data.small import say
 from tests.qlora.families.llavas import SIZES, reference, write_hugging_face
@@ -168,7 +168,7 @@ def test_from_recipe_to_answer(
 def test_plans_count_every_parameter() -> None:
     weights = read_model(OWL_FOLDER)
     model = VisionLanguageModel(weights.config, weights.special_ids["<image>"])
-    assert Shapes.of(weights.config).total == sum(p.numel() for p in model.parameters())
+    assert Counts(weights.config).total == sum(p.numel() for p in model.parameters())
 
 
 LLAMA_7B = LlamaConfig(
@@ -220,4 +220,4 @@ def test_published_sizes_have_their_published_parameters(
     )
     model = VisionLanguageModel(config, 32000)
     assert all(p.is_meta for p in model.parameters())
-    assert sum(p.numel() for p in model.parameters()) == Shapes.of(config).total == total
+    assert sum(p.numel() for p in model.parameters()) == Counts(config).total == total

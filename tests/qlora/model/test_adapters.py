@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from bench.shapes import SHAPES
+from bench.shapes import config_of
 from lite.errors import BadInput
 from qlora.checkpoints.lora import read_lora
 from qlora.checkpoints.sources import read_pickle
@@ -72,7 +72,7 @@ def logits(model: VisionLanguageModel, dtype: torch.dtype = torch.float32) -> to
 @pytest.mark.parametrize(("targets", "count"), [(MMGPT, 23_461_888), (ALL_LINEAR, 46_661_632)])
 def test_the_parameters_at_the_published_size(targets: list[str], count: int) -> None:
     """The first number is in the log of the original training (Multimodal-GPT issue 26)."""
-    model = VisionLanguageModel(SHAPES["9b"], image_id=32001)
+    model = VisionLanguageModel(config_of("9b"), image_id=32001)
     adapters = add_adapters(model, rank=16, alpha=16, targets=targets)
     found = [p for p in model.parameters() if p.requires_grad]
     assert sum(p.numel() for p in found) == count

@@ -8,23 +8,23 @@ import pytest
 from rich.console import Console
 
 from bench.random_weights import random_weights
-from bench.shapes import SHAPES
+from bench.shapes import SHAPES, config_of
 from lite.errors import BadInput
 from qlora.model import VisionLanguageModel
 from qlora.model.adapters import add_adapters
+from qlora.plan.counts import Counts
 from qlora.plan.devices import DEVICES, named_device, this_machine
 from qlora.plan.memory import nf4_bits
 from qlora.plan.plan import make_plan
 from qlora.plan.report import duration, render
 from qlora.plan.settings import Settings, Work
-from qlora.plan.shapes import Shapes
 from qlora.recipes.reading import read_recipe
-from qlora.training.forecast import shapes_of
+from qlora.training.forecast import counts_of
 
 PUBLISHED = ("q_proj", "k_proj", "v_proj", "o_proj", "to_q", "to_kv", "to_out", "ff.1", "ff.3")
 ALL_LINEAR = (*PUBLISHED, "gate_proj", "up_proj", "down_proj")
 LARGE = DEVICES["H200 141GB"]
-MMGPT_9B = Shapes.of(SHAPES["9b"])
+MMGPT_9B = Counts(config_of("9b"))
 # Recipes of published models, and their billions of parameters.
 RECIPES = {
     "mmgpt-9b": 8.22,
@@ -41,15 +41,30 @@ def plan(device=LARGE, work=None, **settings):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_parameters_are_those_of_the_model_that_is_built(name):
-    config = SHAPES[name]
+    config = config_of(name)
     model = VisionLanguageModel(config, image_id=config.llama.vocab_size + 1)
-    assert Shapes.of(config).total == sum(p.numel() for p in model.parameters())
+    assert Counts(config).total == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_published_model_is_planned_before_it_is_downloaded(name):
-    shapes = shapes_of(read_recipe(name))
-    assert shapes.total == pytest.approx(RECIPES[name] * 1e9, rel=0.001)
+    counts = counts_of(read_recipe(name))
+    assert counts.total == pytest.approx(RECIPES[name] * 1e9, rel=0.001)
+
+
+def test_other_published_folders_of_the_same_sizes_are_planned_too():
+    settings = ["model.name=null", "model.model=liuhaotian/llava-v1.5-7b"]
+    assert counts_of(read_recipe("llava-1.5-7b", settings)).total == 7_050_316_800
+    settings[1] = "model.model=somebody/llava-13b"
+    with pytest.raises(BadInput, match=r"somebody/llava-13b.*mmgpt-9b, mplug-owl-7b, llava-1.5-7b"):
+        counts_of(read_recipe("llava-1.5-7b", settings))
+
+
+def test_operations_of_a_projector_are_two_for_each_weight_and_token():
+    # LLaVA-1.5: linear layers of 1024 x 4096 and 4096 x 4096 on each of 576 tokens.
+    counts = Counts(config_of("llava-1.5-7b"))
+    projector = counts.vision_per_image - 2 * counts.vision_encoder * 577
+    assert projector == 2 * 576 * (1024 * 4096 + 4096 * 4096)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +80,7 @@ def test_adapters_are_counted_by_the_rules_that_peft_applies():
     targets = r"model\.layers\.[02]\..*(q_proj|down_proj)|.*ff\.1"
     add_adapters(model, rank=4, alpha=4, targets=targets, dora=False)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    found = make_plan(Shapes.of(weights.config), Settings(targets, rank=4), LARGE)
+    found = make_plan(Counts(weights.config), Settings(targets, rank=4), LARGE)
     assert found.adapters == trained
 
 

@@ -1,4 +1,4 @@
-"""Configurations of published models, known before anything is downloaded.
+"""Sizes of published models, known before anything is downloaded.
 
 Contract: what the published files of such a model give.
 """
@@ -13,7 +13,6 @@ from transformers import LlamaConfig, MllamaVisionConfig
 from lite.bundle.attend import FOLLOWING, NEIGHBOURS, OWN
 from lite.image.preprocessing import CROP, PAD, SQUASH, TILES, Preprocessing
 from lite.text.template import IDEFICS, LLAMA_3, LLAVA_V1, MMGPT, OWL
-from qlora.families import published
 from qlora.families.flamingo import ADDED_TOKENS
 from qlora.model.config import ModelConfig
 from qlora.model.connectors.abstractor import Abstractor
@@ -49,7 +48,7 @@ def clip(width: int, layers: int, side: int, **vision: Any) -> dict[str, Any]:
 
 
 def flamingo(language: LlamaConfig, interval: int, tower: dict[str, Any]) -> ModelConfig:
-    """OpenFlamingo's make: gated blocks before every so-manieth layer."""
+    """OpenFlamingo's sizes, with a gated block before every `interval`-th layer."""
     vision = tower["vision_cfg"]
     return ModelConfig(
         family="mmgpt",
@@ -135,14 +134,11 @@ MLLAMA_11B = replace(
     template=LLAMA_3.name,
 )
 
-# By what a recipe names: a whole model, or a LLaMA and an OpenFlamingo checkpoint.
-KNOWN = {
-    (published.MMGPT_9B.llama, published.MMGPT_9B.flamingo): MMGPT_9B,
-    ("MAGAer13/mplug-owl-llama-7b",): OWL_7B,
-    ("llava-hf/llava-1.5-7b-hf",): LLAVA_7B,
-    ("liuhaotian/llava-v1.5-7b",): LLAVA_7B,
-    ("HuggingFaceM4/idefics-9b",): IDEFICS_9B,
-    ("HuggingFaceM4/idefics-9b-instruct",): IDEFICS_9B,
-    ("meta-llama/Llama-3.2-11B-Vision",): MLLAMA_11B,
-    ("meta-llama/Llama-3.2-11B-Vision-Instruct",): MLLAMA_11B,
+# By the names of `qlora.families.models`.
+SIZES = {
+    "mmgpt-9b": MMGPT_9B,
+    "mplug-owl-7b": OWL_7B,
+    "llava-1.5-7b": LLAVA_7B,
+    "idefics-9b": IDEFICS_9B,
+    "llama-3.2-11b-vision": MLLAMA_11B,
 }
