@@ -18,10 +18,11 @@ SHAPES = ("tiny", "1b", "9b", *MODELS)
 
 def config_of(shape: str) -> ModelConfig:
     """The sizes of one of `SHAPES`."""
-    from qlora.families.sizes import clip, flamingo, llama
+    from qlora.families.flamingo import flamingo_sizes
+    from qlora.families.sizes import clip, llama
 
     if shape == "tiny":
-        return flamingo(llama(64, 4, 4, 160, vocab_size=320), 2, clip(64, 2, 28))
+        return flamingo_sizes(llama(64, 4, 4, 160, vocab_size=320), 2, clip(64, 2, 28))
     if shape == "1b":
-        return flamingo(llama(2048, 16, 16, 5504), 4, clip(768, 12, 224))
+        return flamingo_sizes(llama(2048, 16, 16, 5504), 4, clip(768, 12, 224))
     return MODELS["mmgpt-9b" if shape == "9b" else shape].config

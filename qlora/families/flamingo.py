@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+
+from transformers import LlamaConfig
 
 from lite.bundle.attend import FOLLOWING
 from lite.errors import BadInput
-from lite.image.preprocessing import Preprocessing
+from lite.image.preprocessing import CROP, Preprocessing
 from lite.text.template import MMGPT
 from lite.text.tokenizer import Tokenizer
 from qlora.checkpoints.checks import check_tensors, same_content
@@ -26,6 +29,7 @@ from qlora.checkpoints.lora import read_lora
 from qlora.checkpoints.sources import TensorSource, merged, open_tensors, renamed
 from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
 from qlora.checkpoints.views import without_module
+from qlora.families.sizes import LLAMA_7B, clip
 from qlora.model.config import ModelConfig
 from qlora.model.connectors.perceiver import Perceiver
 from qlora.model.encoders.clip import ClipEncoder
@@ -33,6 +37,8 @@ from qlora.model.injection.gated import Gated
 from qlora.model.layers import DIM_HEAD
 from qlora.model.weights import LoraMerged, ModelWeights
 
+# None: its checkpoints have no config.json.
+MODEL_TYPES: tuple[str, ...] = ()
 # Rows that OpenFlamingo appends to the input embedding: <|endofchunk|>, <image>, and <PAD> where
 # the tokenizer brought no pad token of its own.
 ADDED_TOKENS = ("<|endofchunk|>", "<image>", "<PAD>")
@@ -339,3 +345,26 @@ def _matrix(source: TensorSource, name: str) -> tuple[int, int]:
 def _rows(source: TensorSource, name: str) -> int:
     """The first axis; 0 for a missing tensor, which `check_tensors` then names."""
     return source.shape(name)[0] if name in source and source.shape(name) else 0
+
+
+def flamingo_sizes(language: LlamaConfig, interval: int, tower: dict[str, Any]) -> ModelConfig:
+    """OpenFlamingo's sizes around a LLaMA and an open_clip config.
+
+    A gated block stands before every `interval`-th layer.
+    """
+    vision = tower["vision_cfg"]
+    return ModelConfig(
+        family="mmgpt",
+        llama=language,
+        encoder=ClipEncoder(tower),
+        connector=Perceiver(width=vision["width"], latents=64, depth=6, heads=8),
+        injection=Gated(tuple(range(interval - 1, language.num_hidden_layers, interval)), 8),
+        attend=FOLLOWING,
+        preprocessing=Preprocessing(vision["image_size"], fit=CROP),
+        embedding_rows=language.vocab_size + len(ADDED_TOKENS),
+        template=MMGPT.name,
+    )
+
+
+# Of what is published (`qlora.families.models`), before it is downloaded.
+SIZES = {"mmgpt-9b": flamingo_sizes(LLAMA_7B, 4, clip(1024, 24, 224))}

@@ -1,6 +1,6 @@
 """IDEFICS from a folder of transformers.
 
-Contract: `read_idefics` gives the whole model of a folder of type `idefics` with a perceiver
+Contract: `read` gives the whole model of a folder of type `idefics` with a perceiver
 resampler. Embeddings and head of added tokens, which lie in tables of their own, are joined to
 LLaMA's, so these tokens are ids like all others.
 
@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
+from lite.bundle.attend import FOLLOWING
 from lite.errors import BadInput
-from lite.image.preprocessing import SQUASH
+from lite.image.preprocessing import SQUASH, Preprocessing
 from lite.text.template import IDEFICS
 from qlora.checkpoints.checks import check_tensors, read_json
 from qlora.checkpoints.computed import Computed, ComputedTensors
@@ -33,13 +34,17 @@ from qlora.families.parts import (
     section,
     sizes,
 )
+from qlora.families.sizes import LLAMA_7B, clip
 from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors
+from qlora.model.config import ModelConfig
 from qlora.model.connectors.perceiver import Perceiver
 from qlora.model.encoders.clip import ClipEncoder
 from qlora.model.injection.gated_llama import GatedLlama
 from qlora.model.weights import ModelWeights
 
-MODEL_TYPE = "idefics"
+FAMILY = "idefics"
+MODEL_TYPES = (FAMILY,)
+WHOLE = True
 FAKE, IMAGE, END = "<fake_token_around_image>", "<image>", "<end_of_utterance>"
 _ADDED = (FAKE, IMAGE, END, "<pad>")
 # Defaults of transformers' configuration_idefics.py, where a config leaves a size out.
@@ -74,7 +79,7 @@ _PARTS = ("model.vision_model.", "model.perceiver_resampler.", _BLOCK)
 _BLOCK_LINEAR = re.compile(rf"{re.escape(_BLOCK)}(\d+)\.(?:cross_attn|mlp)\.(\w+)")
 
 
-def read_idefics(folder: Path, config: dict[str, Any], lora: Path | None = None) -> ModelWeights:
+def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> ModelWeights:
     """Open an IDEFICS folder; tensors are read when asked for.
 
     Args:
@@ -113,7 +118,7 @@ def read_idefics(folder: Path, config: dict[str, Any], lora: Path | None = None)
     raw = {**config, **text, "model_type": "llama", "vocab_size": text["vocab_size"] + added}
     interval = text["cross_layer_interval"]
     return assemble(
-        family=MODEL_TYPE,
+        family=FAMILY,
         template=IDEFICS.name,
         tokenizer=tokenizer,
         folder=folder,
@@ -291,3 +296,31 @@ def _block_module(module: str, interval: int) -> str | None:
     if match is None:
         return None
     return f"model.layers.{int(match[1]) * interval}.gated_cross_attn_layer.{match[2]}"
+
+
+# Of what is published (`qlora.families.models`), before it is downloaded.
+SIZES = {
+    "idefics-9b": ModelConfig(
+        family=FAMILY,
+        llama=LLAMA_7B,
+        preprocessing=Preprocessing(224, fit=SQUASH),
+        encoder=ClipEncoder(
+            clip(1280, 32, 224, head_width=80) | {"quick_gelu": False}, keep_class=True
+        ),
+        connector=Perceiver(1280, 64, 6, 16, dim_head=96, head_norms=True, activation="relu"),
+        injection=GatedLlama(
+            layers=tuple(range(0, 32, 4)),
+            heads=32,
+            kv_heads=32,
+            dim_head=128,
+            inner=11008,
+            head_norms=True,
+            gates=1,
+            epsilon=1e-6,
+            always=True,
+        ),
+        attend=FOLLOWING,
+        embedding_rows=LLAMA_7B.vocab_size + 3,
+        template=IDEFICS.name,
+    )
+}

@@ -1,6 +1,6 @@
 """LLaVA, from the folders of its own repository and of transformers.
 
-Contract: `read_llava` gives the whole model of either layout. Both say `model_type: llava`; what
+Contract: `read` gives the whole model of either layout. Both say `model_type: llava`; what
 tells them apart is whether `config.json` names a tower (`mm_vision_tower`) or describes one.
 
 The original layout keeps the parts in several places, and all are looked at: the language model in
@@ -19,8 +19,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lite.bundle.attend import OWN
 from lite.errors import BadInput
-from lite.image.preprocessing import CROP, PAD
+from lite.image.preprocessing import CROP, PAD, Preprocessing
 from lite.text.template import LLAVA_V1
 from qlora.checkpoints.checks import check_tensors, read_json
 from qlora.checkpoints.hub import resolve
@@ -29,12 +30,16 @@ from qlora.checkpoints.lora import LoraCheckpoint
 from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
 from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
 from qlora.families.parts import adapter, assemble, below, epsilon, preprocessing, section
+from qlora.families.sizes import LLAMA_7B, clip
 from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors
+from qlora.model.config import ModelConfig
 from qlora.model.connectors.projector import Projector
 from qlora.model.encoders.clip import ClipEncoder
+from qlora.model.injection.spliced import Spliced
 from qlora.model.weights import ModelWeights
 
 MODEL_TYPES = ("llava", "llava_llama")
+WHOLE = False  # language model and tower may stand elsewhere
 FAMILY = "llava"
 # Defaults of transformers' CLIPVisionConfig, where a config leaves a size out.
 _CLIP: dict[str, int | None] = {
@@ -55,7 +60,7 @@ _PROJECTORS = ("model.multi_modal_projector.", "multi_modal_projector.")
 _LANGUAGE = ("language_model.", "model.language_model.", "lm_head.")
 
 
-def read_llava(
+def read(
     folder: Path,
     config: dict[str, Any],
     lora: Path | None = None,
@@ -364,3 +369,20 @@ def _projector(source: TensorSource, depth: int, encoder: ClipEncoder, folder: P
 def _pads(folder: Path) -> bool:
     path = folder / "preprocessor_config.json"
     return path.is_file() and bool(read_json(path, "preprocessing config").get("do_pad"))
+
+
+# Of what is published (`qlora.families.models`), before it is downloaded.
+SIZES = {
+    "llava-1.5-7b": ModelConfig(
+        family=FAMILY,
+        llama=LLAMA_7B,
+        preprocessing=Preprocessing(336, fit=PAD),
+        # The last layer's output is not used.
+        encoder=ClipEncoder(clip(1024, 23, 336)),
+        connector=Projector(dim_media=1024, width=4096, depth=2, latents=576),
+        injection=Spliced(),
+        attend=OWN,
+        embedding_rows=LLAMA_7B.vocab_size + 3,
+        template=LLAVA_V1.name,
+    )
+}

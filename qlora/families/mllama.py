@@ -1,6 +1,6 @@
 """Llama-3.2-Vision from a folder of transformers.
 
-Contract: `read_mllama` gives the whole model of a folder of type `mllama`. Its cross-attention
+Contract: `read` gives the whole model of a folder of type `mllama`. Its cross-attention
 layers, which transformers counts among the decoder's, become the gated blocks before the layers
 that follow them; what is left is a LLaMA. Tensor names of transformers 4 and 5 are both fine.
 """
@@ -24,12 +24,16 @@ from qlora.checkpoints.llama import decoder_of
 from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
 from qlora.checkpoints.vit_config import check_preprocessing
 from qlora.families.parts import adapter, assemble, below, section, sizes
+from qlora.families.sizes import llama
+from qlora.model.config import ModelConfig
 from qlora.model.connectors.projector import Projector
 from qlora.model.encoders.tiled import TiledEncoder
 from qlora.model.injection.gated_llama import GatedLlama
 from qlora.model.weights import ModelWeights
 
-MODEL_TYPE = "mllama"
+FAMILY = "mllama"
+MODEL_TYPES = (FAMILY,)
+WHOLE = True
 BEGIN, END, IMAGE = "<|begin_of_text|>", "<|eot_id|>", "<|image|>"
 # Of the embedding, beyond the vocabulary: `<|image|>` and places for more.
 _ADDED_ROWS = 8
@@ -71,7 +75,7 @@ _IN_BLOCK = {
 }
 
 
-def read_mllama(folder: Path, config: dict[str, Any], lora: Path | None = None) -> ModelWeights:
+def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> ModelWeights:
     """Open a Llama-3.2-Vision folder; tensors are read when asked for.
 
     Args:
@@ -96,7 +100,7 @@ def read_mllama(folder: Path, config: dict[str, Any], lora: Path | None = None) 
     language = below(tensors, "language_model.")
     tokenizer, special = read_byte_level(folder, BEGIN, END)
     return assemble(
-        family=MODEL_TYPE,
+        family=FAMILY,
         template=LLAMA_3.name,
         tokenizer=tokenizer,
         folder=folder,
@@ -312,3 +316,35 @@ def _preprocessing(folder: Path, encoder: TiledEncoder) -> Preprocessing:
     }
     mean, std = check_preprocessing(given, str(path))
     return Preprocessing(size, mean, std, TILES, tiles)
+
+
+_TILED = TiledEncoder(MllamaVisionConfig())
+# Of what is published (`qlora.families.models`), before it is downloaded.
+SIZES = {
+    "llama-3.2-11b-vision": ModelConfig(
+        family=FAMILY,
+        llama=llama(
+            4096, 32, 32, 14336, num_key_value_heads=8, vocab_size=128256, rms_norm_eps=1e-5
+        ),
+        preprocessing=Preprocessing(
+            _TILED.vision.image_size, fit=TILES, tiles=_TILED.vision.max_num_tiles
+        ),
+        encoder=_TILED,
+        connector=Projector(dim_media=_TILED.width, width=4096, depth=1, latents=_TILED.tokens),
+        injection=GatedLlama(
+            # Layers 3, 8, 13 and so on of 40, counted without each other.
+            layers=tuple(range(3, 32, 4)),
+            heads=32,
+            kv_heads=8,
+            dim_head=128,
+            inner=14336,
+            head_norms=True,
+            gates=1,
+            epsilon=1e-5,
+            always=False,
+        ),
+        attend=NEIGHBOURS,
+        embedding_rows=128256 + 8,
+        template=LLAMA_3.name,
+    )
+}

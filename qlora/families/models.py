@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from lite.bundle.attend import FOLLOWING, OWN
@@ -122,12 +123,14 @@ class PublishedModel:
 
     Attributes:
         name: what commands and recipes call it.
+        reader: the module of `qlora.families` that reads it, whose `SIZES` have its sizes.
         licence: of the weights, in a few words.
         checkpoints: where they are.
         alike: hub ids of other models of the same family and sizes.
     """
 
     name: str
+    reader: str
     licence: str
     checkpoints: Checkpoints
     alike: tuple[str, ...] = ()
@@ -135,9 +138,8 @@ class PublishedModel:
     @property
     def config(self) -> ModelConfig:
         """The sizes that its files give, known before they are downloaded."""
-        from qlora.families.sizes import SIZES
-
-        return SIZES[self.name]
+        sizes: dict[str, ModelConfig] = import_module(f"qlora.families.{self.reader}").SIZES
+        return sizes[self.name]
 
 
 MODELS = {
@@ -147,6 +149,7 @@ MODELS = {
         # repository is the conversion that replaced decapoda-research's, which is gone.
         PublishedModel(
             "mmgpt-9b",
+            "flamingo",
             "LLaMA (non-commercial)",
             Checkpoints(
                 llama="huggyllama/llama-7b",
@@ -156,23 +159,27 @@ MODELS = {
         ),
         PublishedModel(
             "mplug-owl-7b",
+            "owl",
             "LLaMA (non-commercial)",
             Checkpoints.whole("MAGAer13/mplug-owl-llama-7b"),
         ),
         PublishedModel(
             "llava-1.5-7b",
+            "llava",
             "Llama 2 Community",
             Checkpoints.whole("llava-hf/llava-1.5-7b-hf"),
             alike=("liuhaotian/llava-v1.5-7b",),
         ),
         PublishedModel(
             "idefics-9b",
+            "idefics",
             "LLaMA (non-commercial)",
             Checkpoints.whole("HuggingFaceM4/idefics-9b-instruct"),
             alike=("HuggingFaceM4/idefics-9b",),
         ),
         PublishedModel(
             "llama-3.2-11b-vision",
+            "mllama",
             "Llama 3.2 Community",
             Checkpoints.whole("meta-llama/Llama-3.2-11B-Vision-Instruct"),
             alike=("meta-llama/Llama-3.2-11B-Vision",),

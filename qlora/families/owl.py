@@ -1,6 +1,6 @@
 """mPLUG-Owl 7B as X-PLUG published it: one folder with everything.
 
-Contract: `read_owl` gives the whole model of the folder that mPLUG-Owl saves (`config.json` of type
+Contract: `read` gives the whole model of the folder that mPLUG-Owl saves (`config.json` of type
 `mplug-owl`, `pytorch_model.bin` or shards, SentencePiece tokenizer). Sizes that the configuration
 gets wrong are read off the tensors: the abstractor's feed-forward is 2816 wide in the released
 files whatever `intermediate_size` says.
@@ -14,8 +14,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lite.bundle.attend import OWN
 from lite.errors import BadInput
-from lite.image.preprocessing import SQUASH
+from lite.image.preprocessing import SQUASH, Preprocessing
 from lite.text.template import OWL
 from qlora.checkpoints.checks import check_tensors
 from qlora.checkpoints.llama import decoder_of
@@ -30,12 +31,17 @@ from qlora.families.parts import (
     section,
     sizes,
 )
+from qlora.families.sizes import LLAMA_7B, clip
 from qlora.families.towers import OWL_TOWER, tower_config, tower_tensors
+from qlora.model.config import ModelConfig
 from qlora.model.connectors.abstractor import Abstractor
 from qlora.model.encoders.clip import ClipEncoder
+from qlora.model.injection.spliced import Spliced
 from qlora.model.weights import ModelWeights
 
-MODEL_TYPE = "mplug-owl"
+FAMILY = "mplug-owl"
+MODEL_TYPES = (FAMILY,)
+WHOLE = True
 _VISION, _ABSTRACTOR, _LANGUAGE = "vision_model.", "abstractor.", "language_model."
 # Defaults of the published code (configuration_mplug_owl.py), where a config leaves a size out.
 _VIT: dict[str, int | None] = {
@@ -57,7 +63,7 @@ _PART = re.compile(
 )
 
 
-def read_owl(folder: Path, config: dict[str, Any], lora: Path | None = None) -> ModelWeights:
+def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> ModelWeights:
     """Open an mPLUG-Owl folder; tensors are read when asked for.
 
     Args:
@@ -83,7 +89,7 @@ def read_owl(folder: Path, config: dict[str, Any], lora: Path | None = None) -> 
     connected = _connector_tensors(tensors)
     check_tensors(connected, _abstractor_shapes(connector), folder, "mPLUG-Owl folder")
     return assemble(
-        family=MODEL_TYPE,
+        family=FAMILY,
         template=OWL.name,
         tokenizer=read_tokenizer(folder),
         folder=folder,
@@ -173,3 +179,21 @@ def _abstractor_shapes(c: Abstractor) -> dict[str, tuple[int, ...]]:
         for name, width in norms.items():
             shapes |= {f"layers.{i}.{name}.{kind}": (width,) for kind in ("weight", "bias")}
     return shapes
+
+
+# Of what is published (`qlora.families.models`), before it is downloaded.
+SIZES = {
+    "mplug-owl-7b": ModelConfig(
+        family=FAMILY,
+        llama=LLAMA_7B,
+        preprocessing=Preprocessing(224, fit=SQUASH),
+        encoder=ClipEncoder(clip(1024, 24, 224), keep_class=True, final_norm=True, epsilon=1e-6),
+        connector=Abstractor(
+            dim=1024, dim_media=1024, queries=64, depth=6, heads=16, inner=2816, width=4096
+        ),
+        injection=Spliced(),
+        attend=OWN,
+        embedding_rows=LLAMA_7B.vocab_size + 3,
+        template=OWL.name,
+    )
+}

@@ -6,19 +6,23 @@ kind that has no reader is one sentence.
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from lite.errors import BadInput
 from qlora.checkpoints.checks import read_json
-from qlora.families import idefics, llava, mllama, owl
+from qlora.families.models import MODELS
 from qlora.model.weights import ModelWeights
 
-_WHOLE = {
-    owl.MODEL_TYPE: owl.read_owl,
-    idefics.MODEL_TYPE: idefics.read_idefics,
-    mllama.MODEL_TYPE: mllama.read_mllama,
-}
-KNOWN = (*_WHOLE, *llava.MODEL_TYPES)
+
+@cache
+def readers() -> dict[str, ModuleType]:
+    """`model_type` -> the module of `qlora.families` that reads it."""
+    names = dict.fromkeys(model.reader for model in MODELS.values())
+    modules = [import_module(f"qlora.families.{name}") for name in names]
+    return {kind: module for module in modules for kind in module.MODEL_TYPES}
 
 
 def read_model(
@@ -39,13 +43,14 @@ def read_model(
     path = folder / "config.json"
     config = read_json(path, "model config")
     kind = config.get("model_type")
-    if kind in llava.MODEL_TYPES:
-        return llava.read_llava(folder, config, lora, base, tower)
-    if kind not in _WHOLE:
+    reader = readers().get(str(kind))
+    if reader is None:
         raise BadInput(
             f"{path} describes a model of type {kind!r}; the families that are read from one "
-            f"folder are {', '.join(KNOWN)}, and Multimodal-GPT's parts are given one by one."
+            f"folder are {', '.join(readers())}, and Multimodal-GPT's parts are given one by one."
         )
-    if base is not None or tower is not None:
+    beside = () if reader.WHOLE else (base, tower)
+    if reader.WHOLE and (base is not None or tower is not None):
         raise BadInput(f"{folder} holds a whole model; leave its language model and tower out.")
-    return _WHOLE[kind](folder, config, lora)
+    weights: ModelWeights = reader.read(folder, config, lora, *beside)
+    return weights
