@@ -150,8 +150,8 @@ def _inspect(recipe: Any, count: int) -> None:
     samples = []
     for i in range(count):  # in the order of training, from each kind in turn
         conversation, source = streams[i % len(streams)][i // len(streams)]
-        how = own.get(source, usual)
-        samples.append(encode(conversation, tokenizer, how, recipe.data.max_tokens, source))
+        template = own.get(source, usual)
+        samples.append(encode(conversation, tokenizer, template, recipe.data.max_tokens, source))
     show(samples, tokenizer, Console())
 
 

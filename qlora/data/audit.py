@@ -75,8 +75,8 @@ class Audit:
 
     Attributes:
         sets: in the order of the recipe, streams one after the other.
-        mixture: answer lengths as training would meet them: each sample has one voice, which its
-            answers share. None where nothing was found.
+        mixture: answer lengths as training would meet them: each sample weighs the same, and its
+            answers share that weight. None where nothing was found.
         left_out: as given to `audit`.
         warnings: one sentence each.
     """
@@ -109,29 +109,29 @@ def audit(
         left_out: records that are in no stream, by data set and reason; handed on.
         progress: called with (data set, records seen, records) while images are decoded.
     """
-    sets, answers, voices = [], [], []
+    sets, answers, weights = [], [], []
     for kind, mixture in streams.items():
         for number, (source, indices) in enumerate(mixture.sets):
             one = SetAudit(source.name, kind, len(indices), mixture.shares[number] / len(streams))
             count = len(indices) if limit is None else min(limit, len(indices))
             order = Permutation(len(indices), seed, "audit", kind, number)
             chosen = [indices[order[i]] for i in range(count)]
-            look = _Look(tokenizer, one)
+            auditor = _SetAuditor(tokenizer, one)
             for done, index in enumerate(chosen):
-                look.at(source, index)
+                auditor.add(source, index)
                 progress(source.name, done + 1, count)
-            counted = look.finish()
+            counted = auditor.finish()
             sets.append(one)
             answers.append(counted)
             if len(counted):
-                voices.append(counted[:, 2] * one.share / counted[:, 2].sum())
+                weights.append(counted[:, 2] * one.share / counted[:, 2].sum())
     pooled = np.concatenate(answers) if answers else np.zeros((0, 3))
-    mixed = lengths_of(pooled, np.concatenate(voices)) if voices else None
+    mixed = lengths_of(pooled, np.concatenate(weights)) if weights else None
     missing = {name: dict(reasons) for name, reasons in (left_out or {}).items() if reasons}
     return Audit(sets, mixed, missing, _warnings(sets, mixed))
 
 
-class _Look:
+class _SetAuditor:
     """Goes through the records of one set and fills in its `SetAudit`."""
 
     def __init__(self, tokenizer: Tokenizer, found: SetAudit) -> None:
@@ -140,8 +140,8 @@ class _Look:
         self._records: set[bytes] = set()
         self._images: set[bytes] = set()
 
-    def at(self, source: Source, index: int) -> None:
-        """Look at one record."""
+    def add(self, source: Source, index: int) -> None:
+        """Count one record."""
         self._found.looked_at += 1
         try:
             conversation = source.conversation(index, 0)
@@ -196,34 +196,34 @@ def _image_key(image: ImageRef) -> bytes:
 
 
 def _warnings(sets: list[SetAudit], mixture: Lengths | None) -> list[str]:
-    said = []
+    warnings = []
     for one in sets:
         if one.lengths is not None and one.lengths.one_word > TERSE_SET and one.share >= SMALL_SET:
-            said.append(
+            warnings.append(
                 f"{percent(one.lengths.one_word)} of the answers in {one.name} are one word, and "
                 f"it makes {percent(one.share)} of the mixture: such sets shorten all replies, "
                 f"which is why Multimodal-GPT left them out; lower its weight or leave it out."
             )
         if one.duplicates > MANY_DUPLICATES * one.looked_at:
-            said.append(
+            warnings.append(
                 f"{percent(one.duplicates / one.looked_at)} of the records looked at in "
                 f"{one.name} repeat another one; remove the copies."
             )
         if one.broken:
-            said.append(
+            warnings.append(
                 f"{len(one.broken)} of {one.images} images in {one.name} cannot be decoded "
                 f"(the first is {one.broken[0][0]}); replace them, or set data.bad_records=skip."
             )
     if mixture is not None and mixture.one_word > TERSE_MIXTURE:
-        said.append(
+        warnings.append(
             f"{percent(mixture.one_word)} of the mixture's answers are one word (more than "
             f"{percent(TERSE_MIXTURE)}): the model would learn to reply in one word; lower the "
             f"weight of the sets with short answers."
         )
     elif mixture is not None and mixture.short > SHORT_MIXTURE:
-        said.append(
+        warnings.append(
             f"{percent(mixture.short)} of the mixture's answers have fewer than {SHORT} words "
             f"(more than {percent(SHORT_MIXTURE)}): replies would become short; lower the weight "
             f"of the sets with short answers."
         )
-    return said
+    return warnings

@@ -68,12 +68,12 @@ class ImageRoot:
         """
         tried = []
         for path in (reference, *alternatives):
-            for place in self._places(path):
-                if self._is_file(place):
-                    return ImageRef(reference, Path(place))
-                tried.append(place)
-        for place in tried:
-            stem = os.path.splitext(place)[0]  # noqa: PTH122 - a Path for each costs too much
+            for candidate in self._candidates(path):
+                if self._is_file(candidate):
+                    return ImageRef(reference, Path(candidate))
+                tried.append(candidate)
+        for candidate in tried:
+            stem = os.path.splitext(candidate)[0]  # noqa: PTH122 - a Path for each costs too much
             for suffix in _SUFFIXES:
                 if self._is_file(stem + suffix):
                     return ImageRef(reference, Path(stem + suffix))
@@ -87,7 +87,7 @@ class ImageRoot:
             return False
         return True
 
-    def _places(self, reference: str) -> Iterator[str]:
+    def _candidates(self, reference: str) -> Iterator[str]:
         """Absolute paths to try, all inside the root by their spelling."""
         given = reference.replace("\\", "/")
         if PureWindowsPath(given).drive:

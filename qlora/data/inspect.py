@@ -23,42 +23,42 @@ OPEN, CLOSE = "⟦", "⟧"
 BOUNDARY = "╎"
 
 
-class StreamEvent(NamedTuple):
-    """A token as shown: what it completes of the text, and what it is to training."""
+class Segment(NamedTuple):
+    """A part of the printed sample: the text that one token completes, and its role in training."""
 
     text: str
     kind: str
 
 
-def pieces(sample: Sample, tokenizer: Tokenizer) -> Iterator[StreamEvent]:
+def segments(sample: Sample, tokenizer: Tokenizer) -> Iterator[Segment]:
     """The sample's tokens, one after the other.
 
     A token is trained if the position before it must predict it. The end of an answer, which is in
-    no context, is a piece of its own; any other target that is not the next token is `WRONG`.
+    no context, is a segment of its own; any other target that is not the next token is `WRONG`.
     """
     names = {number: name for name, number in tokenizer.special_ids.items()}
-    images, places = iter(sample.images), 0
+    images, count = iter(sample.images), 0
     text = TextStream(tokenizer)
     ids, targets = sample.ids.tolist(), sample.targets.tolist()
     for i, token in enumerate(ids):
         trained = i > 0 and targets[i - 1] == token
         if token == tokenizer.image and not trained:
-            places += 1
-            if (places - 1) % tokenizer.image_tokens:
+            count += 1
+            if (count - 1) % tokenizer.image_tokens:
                 continue  # a further token of the same image
             shown = next(images, None)
-            yield StreamEvent(f"<image: {shown.name}>" if shown else "<image: none>", IMAGE)
+            yield Segment(f"<image: {shown.name}>" if shown else "<image: none>", IMAGE)
         elif token in names:
-            yield StreamEvent(names[token], WRONG if trained else PROMPT)
+            yield Segment(names[token], WRONG if trained else PROMPT)
         else:
-            yield StreamEvent(text.feed(token), TRAINED if trained else PROMPT)
+            yield Segment(text.feed(token), TRAINED if trained else PROMPT)
         target = targets[i]
         if target == tokenizer.eos:
-            yield StreamEvent(text.end() + END, TRAINED)
+            yield Segment(text.end() + END, TRAINED)
         elif target != IGNORE and target not in ids[i + 1 : i + 2]:
-            yield StreamEvent(names.get(target) or tokenizer.decode([target]), WRONG)
+            yield Segment(names.get(target) or tokenizer.decode([target]), WRONG)
     if rest := text.end():
-        yield StreamEvent(rest, PROMPT)
+        yield Segment(rest, PROMPT)
 
 
 def headline(sample: Sample) -> str:
@@ -77,29 +77,29 @@ def headline(sample: Sample) -> str:
 def styled(sample: Sample, tokenizer: Tokenizer) -> Text:
     """The sample in colours: the prompt dim, what is trained green.
 
-    Faint marks stand between pieces, but not where a space or a new line shows the boundary.
+    Faint marks stand between segments, but not where a space or a new line shows the boundary.
     """
     shown = Text()
     before = ""
-    for piece in pieces(sample, tokenizer):
-        if not piece.text:
+    for segment in segments(sample, tokenizer):
+        if not segment.text:
             continue
-        if before and not before.endswith("\n") and not piece.text[0].isspace():
+        if before and not before.endswith("\n") and not segment.text[0].isspace():
             shown.append(BOUNDARY, "bright_black dim")
-        shown.append(printable(piece.text), STYLES[piece.kind])
-        before = piece.text
+        shown.append(printable(segment.text), STYLES[segment.kind])
+        before = segment.text
     return shown
 
 
 def plain(sample: Sample, tokenizer: Tokenizer) -> str:
     """The sample without colours: what is trained stands between `OPEN` and `CLOSE`."""
     shown, inside = [], False
-    for piece in pieces(sample, tokenizer):
-        trained = piece.kind in (TRAINED, WRONG)
-        if trained != inside and piece.text:
+    for segment in segments(sample, tokenizer):
+        trained = segment.kind in (TRAINED, WRONG)
+        if trained != inside and segment.text:
             shown.append(OPEN if trained else CLOSE)
             inside = trained
-        shown.append(printable(piece.text))
+        shown.append(printable(segment.text))
     return "".join(shown) + (CLOSE if inside else "")
 
 

@@ -31,13 +31,13 @@ class Source(Protocol):
 class Mixture:
     """An endless sequence of (conversation, name of its set).
 
-    An epoch gives a set of n records and weight w round(w * n) places, at least one, in an order
+    An epoch gives a set of n records and weight w round(w * n) samples, at least one, in an order
     of the epoch's own. A set goes through all its records, in an order of each pass's own, before
     it shows one again: with weight 0.5 a pass takes two epochs, with weight 2 half an epoch.
 
     Attributes:
         sets: the data sets, each with the indices of its records that are used.
-        places: how many places of an epoch each set has.
+        counts: how many samples of an epoch each set has.
     """
 
     def __init__(self, sets: Sequence[tuple[Source, Sequence[int]]], seed: int, label: str) -> None:
@@ -50,8 +50,8 @@ class Mixture:
         self.sets = [(source, indices) for source, indices in sets if len(indices)]
         if not self.sets:
             raise ValueError("a mixture needs at least one record")
-        self.places = [max(1, round(s.weight * len(indices))) for s, indices in self.sets]
-        self._ends = list(accumulate(self.places))
+        self.counts = [max(1, round(s.weight * len(indices))) for s, indices in self.sets]
+        self._ends = list(accumulate(self.counts))
         self._key = (seed, label)
 
     @property
@@ -62,7 +62,7 @@ class Mixture:
     @property
     def shares(self) -> list[float]:
         """The part of the stream that each set makes; their sum is 1."""
-        return [places / self.epoch_length for places in self.places]
+        return [count / self.epoch_length for count in self.counts]
 
     def __getitem__(self, position: int) -> tuple[Conversation, str]:
         """The sample at a position.
@@ -82,9 +82,9 @@ class Mixture:
         epoch, place = divmod(position, self.epoch_length)
         place = Permutation(self.epoch_length, *self._key, "places", epoch)[place]
         number = bisect_right(self._ends, place)
-        within = place - (self._ends[number] - self.places[number])
+        within = place - (self._ends[number] - self.counts[number])
         indices = self.sets[number][1]
-        passed, offset = divmod(epoch * self.places[number] + within, len(indices))
+        passed, offset = divmod(epoch * self.counts[number] + within, len(indices))
         # By number: two sets may have one name.
         order = Permutation(len(indices), *self._key, "records", number, passed)
         return number, indices[order[offset]], passed

@@ -45,7 +45,7 @@ class RunLog:
         self._evaluated = _cut(self._folder / LOG, self._start)
         self._file = (self._folder / LOG).open("ab", buffering=0)
         self._waiting = b""
-        self._board = _Board(self._folder / "tensorboard", self._start + 1)
+        self._tensorboard = _TensorBoard(self._folder / "tensorboard", self._start + 1)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -64,7 +64,7 @@ class RunLog:
     def __exit__(self, *error: object) -> None:
         if self._active:
             self._bar.stop()
-            self._board.close()
+            self._tensorboard.close()
             self._file.close()
 
     def step(self, step: int, values: dict[str, Any], tokens: int, memory: int) -> None:
@@ -83,7 +83,7 @@ class RunLog:
         self._write({"step": step, **values, "tokens": tokens})
         curves = {f"train/{name}": value for name, value in values.items()}
         curves |= {"speed/tokens_per_second": speed, "memory/peak_gb": memory / 1e9}
-        self._board.add(step, curves)
+        self._tensorboard.add(step, curves)
         figures = f"loss {values['loss']:.3f}  {speed:,.0f} tokens/s  {memory / 1e9:.1f} GB"
         self._bar.update(self._task, completed=step, figures=figures)
         if not sys.stderr.isatty() and (step % max(1, self._total // 20) == 0 or step == 1):
@@ -100,7 +100,7 @@ class RunLog:
             f"answers/{number}": "\n\n".join(f"**{key}** {value}" for key, value in answer.items())
             for number, answer in enumerate(answers)
         }
-        self._board.add(step, {f"evaluation/{name}": v for name, v in losses.items()}, texts)
+        self._tensorboard.add(step, {f"evaluation/{name}": v for name, v in losses.items()}, texts)
         figures = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
         self.say(f"Evaluation after {step} steps: {figures}.")
 
@@ -124,7 +124,7 @@ class RunLog:
             self.flush()
 
 
-class _Board:
+class _TensorBoard:
     """TensorBoard's curves, until the disk is full."""
 
     def __init__(self, folder: Path, start: int) -> None:
@@ -144,8 +144,9 @@ class _Board:
                     self._writer.add_scalar(name, value, step)
             for name, text in texts.items():
                 if self._writer is not None:
-                    whole = text.encode("utf-8", "replace").decode()
-                    self._writer.add_text(name, whole, step)
+                    # A file's name may hold half a character, which TensorBoard cannot write.
+                    valid = text.encode("utf-8", "replace").decode()
+                    self._writer.add_text(name, valid, step)
         except OSError:
             self._writer = None
 

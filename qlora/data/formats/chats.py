@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from qlora.data.conversation import BadRecord, Conversation
-from qlora.data.formats.dialogue import ASSISTANT, USER, Message, Shown, converse, role
+from qlora.data.formats.dialogue import ASSISTANT, USER, ImagePart, Message, converse, role
 from qlora.data.formats.reader import NO_ANSWER, Reader
 
 _LISTS = ("conversations", "conversation", "items")
@@ -101,10 +101,10 @@ def _dialogue(record: dict[str, Any]) -> list[dict[str, Any]] | None:
 def _message(one: dict[str, Any]) -> Message:
     for who, what in _NAMES:
         if who in one and what in one:
-            said = one[what]
-            if said is not None and not isinstance(said, str):
+            text = one[what]
+            if text is not None and not isinstance(text, str):
                 raise BadRecord(f"{what} that is no text")
-            return Message(role(one[who]), (said or "",))
+            return Message(role(one[who]), (text or "",))
     raise BadRecord("message without role or text")
 
 
@@ -114,7 +114,7 @@ def _images(record: dict[str, Any]) -> list[Any]:
     return list(found) if isinstance(found, (list, tuple)) else [found]
 
 
-def _content(content: Any) -> tuple[str | Shown, ...]:
+def _content(content: Any) -> tuple[str | ImagePart, ...]:
     """A message's content: a text, null, or a list of typed parts."""
     if content is None or isinstance(content, str):
         return (content or "",)
@@ -123,7 +123,7 @@ def _content(content: Any) -> tuple[str | Shown, ...]:
     return tuple(_part(part) for part in content)
 
 
-def _part(part: Any) -> str | Shown:
+def _part(part: Any) -> str | ImagePart:
     if isinstance(part, str):
         return part
     kind = part.get("type") if isinstance(part, dict) else None
@@ -131,7 +131,7 @@ def _part(part: Any) -> str | Shown:
         return part["text"]
     # In parquet all parts have all keys, so a null says that there is none.
     if kind == "image":
-        return Shown(next((part[k] for k in ("image", "path", "url") if part.get(k)), None))
+        return ImagePart(next((part[k] for k in ("image", "path", "url") if part.get(k)), None))
     if kind == "image_url" and part.get("image_url"):
-        return Shown(part["image_url"])
+        return ImagePart(part["image_url"])
     raise BadRecord("content of an unknown type")

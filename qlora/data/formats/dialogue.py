@@ -33,7 +33,7 @@ _MARKER = re.compile(r"\s*<image>\s*")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ImagePart:
     """An image inside a message; without a source it is the next of the record's own list."""
 
     source: Any = None
@@ -44,7 +44,7 @@ class Message:
     """A message: texts and images in their order."""
 
     role: str
-    parts: tuple[str | Shown, ...]
+    parts: tuple[str | ImagePart, ...]
 
 
 @dataclass
@@ -79,7 +79,7 @@ def converse(
     Args:
         id: of the record.
         messages: as stored.
-        listed: the record's own images; `<image>` markers in questions and `Shown()` stand for
+        listed: the record's own images; `<image>` markers in questions and `ImagePart()` stand for
             them in order, and without any they go before the first question. With none listed,
             `<image>` is a text like any other.
         image: resolves an image.
@@ -120,10 +120,10 @@ def _merge(messages: Sequence[Message], image: Callable[[Any], ImageRef]) -> lis
     for message in messages:
         if not turns or turns[-1].role != message.role:
             turns.append(_Turn(message.role))
-        if said := _joined(message):
-            turns[-1].texts.append(said)
+        if text := _joined(message):
+            turns[-1].texts.append(text)
         for part in message.parts:
-            if isinstance(part, Shown):
+            if isinstance(part, ImagePart):
                 if message.role != USER:
                     raise BadRecord("image in an answer")
                 turns[-1].images.append(image(part.source))
@@ -137,21 +137,21 @@ def _joined(message: Message) -> str:
 def _place(messages: Sequence[Message], listed: Sequence[Any]) -> list[Message]:
     """The messages, with each of the record's images where its marker stands."""
     if not listed:
-        if any(part == Shown() for message in messages for part in message.parts):
+        if any(part == ImagePart() for message in messages for part in message.parts):
             raise BadRecord("more image markers than images")
         return list(messages)
-    slots = sum(part == Shown() for message in messages for part in message.parts)
+    slots = sum(part == ImagePart() for message in messages for part in message.parts)
     marked = slots
     if slots < len(listed):
         messages = [_unmark(message) for message in messages]
-        marked = sum(part == Shown() for message in messages for part in message.parts)
+        marked = sum(part == ImagePart() for message in messages for part in message.parts)
     if not marked:
         return _before_first_question(messages, listed)
     if marked != len(listed):
         raise BadRecord(f"{'more' if marked > len(listed) else 'fewer'} image markers than images")
     waiting = iter(listed)
     return [
-        Message(m.role, tuple(Shown(next(waiting)) if p == Shown() else p for p in m.parts))
+        Message(m.role, tuple(ImagePart(next(waiting)) if p == ImagePart() else p for p in m.parts))
         for m in messages
     ]
 
@@ -161,8 +161,8 @@ def _before_first_question(messages: Sequence[Message], listed: Sequence[Any]) -
     first = next((i for i, message in enumerate(found) if message.role == USER), None)
     if first is None:
         raise BadRecord(EMPTY_QUESTION)
-    shown = tuple(Shown(source) for source in listed)
-    found[first] = Message(USER, (*shown, *found[first].parts))
+    images = tuple(ImagePart(source) for source in listed)
+    found[first] = Message(USER, (*images, *found[first].parts))
     return found
 
 
@@ -170,10 +170,10 @@ def _unmark(message: Message) -> Message:
     """Markers in the texts of a question become images, and leave no blank line behind."""
     if message.role != USER:
         return message
-    parts: list[str | Shown] = []
+    parts: list[str | ImagePart] = []
     for part in message.parts:
         if isinstance(part, str):
-            parts += [Shown()] * part.count("<image>")
+            parts += [ImagePart()] * part.count("<image>")
             part = _MARKER.sub(_gap, part)
         parts.append(part)
     return Message(USER, tuple(parts))

@@ -38,11 +38,11 @@ def read(folder: Path, record: Any, *names: str, format: str | None = None) -> C
     return reader(folder, [record], *names, format=format).conversation(0, random.Random(0))
 
 
-def said(conversation: Conversation) -> list[tuple[str, str]]:
+def exchanges_of(conversation: Conversation) -> list[tuple[str, str]]:
     """Questions and answers."""
     return [(one.question, one.answer) for one in conversation.exchanges]
 
 
-def shown(conversation: Conversation) -> list[list[str]]:
+def image_names(conversation: Conversation) -> list[list[str]]:
     """Names of the images of each exchange."""
     return [[image.name for image in one.images] for one in conversation.exchanges]

@@ -59,8 +59,8 @@ def words(count: int, chance: random.Random | None = None) -> str:
     return " ".join(chance.choice(("red", "house", "dog", "the", "runs")) for _ in range(count))
 
 
-def spoiled(folder: Path) -> ImageRef:
+def damaged_image(folder: Path) -> ImageRef:
     """A file that only looks like a picture."""
-    path = folder / "spoiled.png"
+    path = folder / "damaged.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n and nothing else")
     return ImageRef(path.name, path)

@@ -14,7 +14,7 @@ from qlora.data.audit_report import bars, render
 from qlora.data.conversation import BadRecord, Conversation, Exchange, ImageRef
 from qlora.data.lengths import BIN_NAMES, BINS, Lengths, count_words
 from qlora.data.mixture import Mixture
-from tests.qlora.data.small import PICTURE, SmallSet, fixture_tokenizer, say, spoiled, words
+from tests.qlora.data.small import PICTURE, SmallSet, damaged_image, fixture_tokenizer, say, words
 
 TOKENIZER = fixture_tokenizer()
 
@@ -146,14 +146,14 @@ def test_copies_are_counted_by_texts_and_images() -> None:
 
 
 def test_broken_images_are_found_by_decoding(tmp_path: Path) -> None:
-    bad, gone = spoiled(tmp_path), ImageRef("gone.png", tmp_path / "gone.png")
+    bad, gone = damaged_image(tmp_path), ImageRef("gone.png", tmp_path / "gone.png")
     records = [
         Conversation(ref.name, (Exchange("what?", words(20), images=(ref,)),))
         for ref in (PICTURE, bad, bad, gone)
     ]
     records[2] = Conversation("again", (Exchange("why?", words(20), images=(bad,)),))
     found = looked(SmallSet("a", records))
-    assert sorted(name for name, _ in found.sets[0].broken) == ["gone.png", "spoiled.png"]
+    assert sorted(name for name, _ in found.sets[0].broken) == ["gone.png", "damaged.png"]
     assert found.sets[0].images == 3
     assert "2 of 3 images in a cannot be decoded" in found.warnings[0]
 

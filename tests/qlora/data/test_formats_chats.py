@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qlora.data.conversation import BadRecord
 from qlora.data.images import MissingImage
-from tests.qlora.data.files import read, reader, said, shown
+from tests.qlora.data.files import exchanges_of, image_names, read, reader
 
 HUMAN, GPT = "human", "gpt"
 
@@ -37,15 +37,15 @@ def llava(*turns: str, **more: Any) -> dict[str, Any]:
 )
 def test_llava_image_markers_leave_the_question(tmp_path: Path, stored: str, question: str) -> None:
     found = read(tmp_path, llava(stored, "A bus.", image="a.jpg"), "a.jpg")
-    assert said(found) == [(question, "A bus.")]
-    assert shown(found) == [["a.jpg"]]
+    assert exchanges_of(found) == [(question, "A bus.")]
+    assert image_names(found) == [["a.jpg"]]
     assert found.id == "7"
 
 
 def test_llava_trains_every_turn(tmp_path: Path) -> None:
     found = read(tmp_path, llava("<image>\na?", "b", "c?", "d", image="a.jpg"), "a.jpg")
-    assert said(found) == [("a?", "b"), ("c?", "d")]
-    assert shown(found) == [["a.jpg"], []]
+    assert exchanges_of(found) == [("a?", "b"), ("c?", "d")]
+    assert image_names(found) == [["a.jpg"], []]
     assert all(exchange.trained for exchange in found.exchanges)
 
 
@@ -54,27 +54,27 @@ def test_several_images_stand_where_their_markers_stood(tmp_path: Path) -> None:
         "<image>\n<image>\na?", "b", "<image> c?", "d", image=["1.jpg", "2.jpg", "3.jpg"]
     )
     found = read(tmp_path, record, "1.jpg", "2.jpg", "3.jpg")
-    assert said(found) == [("a?", "b"), ("c?", "d")]
-    assert shown(found) == [["1.jpg", "2.jpg"], ["3.jpg"]]
+    assert exchanges_of(found) == [("a?", "b"), ("c?", "d")]
+    assert image_names(found) == [["1.jpg", "2.jpg"], ["3.jpg"]]
 
 
 def test_several_images_without_markers_stand_first(tmp_path: Path) -> None:
     found = read(tmp_path, llava("a?", "b", image=["1.jpg", "2.jpg"]), "1.jpg", "2.jpg")
-    assert shown(found) == [["1.jpg", "2.jpg"]]
+    assert image_names(found) == [["1.jpg", "2.jpg"]]
 
 
 def test_a_marker_in_an_answer_or_without_images_is_text(tmp_path: Path) -> None:
     found = read(tmp_path, llava("a?", "It says <image>.", image="a.jpg"), "a.jpg")
-    assert said(found) == [("a?", "It says <image>.")]
+    assert exchanges_of(found) == [("a?", "It says <image>.")]
     found = read(tmp_path, llava("What does <image> mean?", "A tag."))
-    assert said(found) == [("What does <image> mean?", "A tag.")]
+    assert exchanges_of(found) == [("What does <image> mean?", "A tag.")]
     assert found.images == ()
 
 
 @pytest.mark.parametrize("dangling", [["c?"], ["c?", ""], ["c?", None]])
 def test_a_dangling_end_is_dropped_and_counted(tmp_path: Path, dangling: list[str]) -> None:
     source = reader(tmp_path, [llava("a?", "b", *dangling)])
-    assert said(source.conversation(0, None)) == [("a?", "b")]  # type: ignore[arg-type]
+    assert exchanges_of(source.conversation(0, None)) == [("a?", "b")]  # type: ignore[arg-type]
     assert source.repairs == {"trailing question dropped": 1}
 
 
@@ -116,7 +116,7 @@ def test_sharegpt_merges_roles_and_drops_what_has_no_partner(tmp_path: Path) -> 
     assert source.name == "sharegpt"
     assert found.system == "Be brief."
     assert found.id == "record 0"
-    assert said(found) == [("a\nb?", "c\nd")]
+    assert exchanges_of(found) == [("a\nb?", "c\nd")]
     assert source.repairs == {"leading answer dropped": 1, "trailing question dropped": 1}
 
 
@@ -126,7 +126,7 @@ def test_sharegpt_merges_roles_and_drops_what_has_no_partner(tmp_path: Path) -> 
 )
 def test_sharegpt_has_other_names(tmp_path: Path, key: str, who: str, what: str) -> None:
     record = {key: [{who: "user", what: "a?"}, {who: "chatgpt", what: "b"}]}
-    assert said(read(tmp_path, record)) == [("a?", "b")]
+    assert exchanges_of(read(tmp_path, record)) == [("a?", "b")]
 
 
 @given(
@@ -148,9 +148,9 @@ def test_any_order_of_roles_becomes_alternating(
         return
     # Each question ends where an answer begins.
     assert len(found.exchanges) == spoken.count("UG") > 0
-    assert all(question and answer for question, answer in said(found))
+    assert all(question and answer for question, answer in exchanges_of(found))
     answers = "".join(what for who, what in turns if who == GPT)
-    kept = "".join(answer.replace("\n", "") for _, answer in said(found))
+    kept = "".join(answer.replace("\n", "") for _, answer in exchanges_of(found))
     assert answers.endswith(kept)
 
 
@@ -189,14 +189,14 @@ def test_messages_show_their_images_in_order(
     tmp_path: Path, record: Any, images: list[list[str]]
 ) -> None:
     found = read(tmp_path, record, "1.jpg", "2.jpg")
-    assert said(found) == [("a?", "b")]
-    assert shown(found) == (images or [[]])
+    assert exchanges_of(found) == [("a?", "b")]
+    assert image_names(found) == (images or [[]])
 
 
 def test_messages_spread_the_images_column_over_turns(tmp_path: Path) -> None:
     first, second = [part("image"), part("text", "a?")], [part("text", "c?"), part("image")]
     record = messages(first, "b", second, "d", images=["1.jpg", "2.jpg"])
-    assert shown(read(tmp_path, record, "1.jpg", "2.jpg")) == [["1.jpg"], ["2.jpg"]]
+    assert image_names(read(tmp_path, record, "1.jpg", "2.jpg")) == [["1.jpg"], ["2.jpg"]]
 
 
 def test_a_data_url_carries_the_image(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ PREAMBLE = "The conversation between human and AI assistant.\n"
     ],
 )
 def test_baize_turns(tmp_path: Path, text: str, expected: list[tuple[str, str]]) -> None:
-    assert said(read(tmp_path, {"topic": "t", "input": PREAMBLE + text})) == expected
+    assert exchanges_of(read(tmp_path, {"topic": "t", "input": PREAMBLE + text})) == expected
 
 
 @pytest.mark.parametrize("text", [PREAMBLE, "[|Human|]", "[|Human|] a?", None])

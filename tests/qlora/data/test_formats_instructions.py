@@ -9,7 +9,7 @@ from lite.errors import BadInput
 from qlora.data.conversation import BadRecord
 from qlora.data.formats import FORMATS, open_reader
 from tests.one_sentence import refused
-from tests.qlora.data.files import read, reader, said, save
+from tests.qlora.data.files import exchanges_of, read, reader, save
 
 ALPACA = {"instruction": "Say a.", "input": "", "output": "a"}
 DOLLY = {"instruction": "Say a.", "context": "", "response": "a", "category": "open_qa"}
@@ -21,7 +21,7 @@ def test_dolly(tmp_path: Path, given: str, context: str) -> None:
     source = open_reader(path)
     found = source.conversation(0, None)  # type: ignore[arg-type]
     assert source.name == "dolly"
-    assert said(found) == [("Say a.", "a")]
+    assert exchanges_of(found) == [("Say a.", "a")]
     assert found.exchanges[0].context == context
 
 
@@ -30,7 +30,7 @@ def test_dolly(tmp_path: Path, given: str, context: str) -> None:
 )
 def test_alpaca(tmp_path: Path, given: str | None, context: str) -> None:
     found = read(tmp_path, ALPACA | {"input": given, "text": "Below is ..."})
-    assert said(found) == [("Say a.", "a")]
+    assert exchanges_of(found) == [("Say a.", "a")]
     assert found.exchanges[0].context == context
     assert found.system is None
 
@@ -38,7 +38,7 @@ def test_alpaca(tmp_path: Path, given: str | None, context: str) -> None:
 def test_alpaca_with_history_and_system(tmp_path: Path) -> None:
     history = [["Hi", "Hello"], ["What?", "That."]]
     found = read(tmp_path, ALPACA | {"system": "Be brief.", "history": history})
-    assert said(found) == [("Hi", "Hello"), ("What?", "That."), ("Say a.", "a")]
+    assert exchanges_of(found) == [("Hi", "Hello"), ("What?", "That."), ("Say a.", "a")]
     assert found.system == "Be brief."
     assert all(exchange.trained for exchange in found.exchanges)
 

@@ -11,7 +11,7 @@ from qlora.data.conversation import BadRecord
 from qlora.data.formats import open_reader
 from qlora.data.formats.pools import CAPTION, WHY
 from tests.one_sentence import check_one_sentence
-from tests.qlora.data.files import read, reader, said, save, shown
+from tests.qlora.data.files import exchanges_of, image_names, read, reader, save
 
 
 def test_pools_hold_different_texts() -> None:
@@ -22,7 +22,7 @@ def test_pools_hold_different_texts() -> None:
 @pytest.mark.parametrize("stored", ["image/2.jpg", "2.jpg"])
 def test_minigpt4(tmp_path: Path, stored: str) -> None:
     source = reader(tmp_path, {"annotations": [{"image_id": "2", "caption": "A dog."}]}, stored)
-    asked = {said(source.conversation(0, random.Random(seed)))[0] for seed in range(200)}
+    asked = {exchanges_of(source.conversation(0, random.Random(seed)))[0] for seed in range(200)}
     assert asked == {(question, "A dog.") for question in CAPTION}
     assert source.conversation(0, random.Random(0)).images[0].read() == b"picture"
 
@@ -64,8 +64,8 @@ def test_coco_in_all_its_forms(
     source = reader(tmp_path, content, NAME)
     assert (source.name, len(source)) == ("coco", count)
     found = [source.conversation(0, random.Random(seed)) for seed in range(50)]
-    assert {said(one)[0][1] for one in found} == captions
-    assert all(said(one)[0][0] in CAPTION for one in found)
+    assert {exchanges_of(one)[0][1] for one in found} == captions
+    assert all(exchanges_of(one)[0][0] in CAPTION for one in found)
     assert all(len(one.images) == 1 for one in found)
 
 
@@ -92,8 +92,10 @@ A_OKVQA: dict[str, Any] = {
 def test_aokvqa(tmp_path: Path, more: dict[str, Any], stored: str) -> None:
     source = reader(tmp_path, [A_OKVQA | more], stored)
     found = [source.conversation(0, random.Random(seed)) for seed in range(200)]
-    assert {said(one)[0][0] for one in found} == {f"What is it? {why}" for why in WHY}
-    assert {said(one)[0][1] for one in found} == {"The answer is dog. Because It barks. It wags."}
+    assert {exchanges_of(one)[0][0] for one in found} == {f"What is it? {why}" for why in WHY}
+    assert {exchanges_of(one)[0][1] for one in found} == {
+        "The answer is dog. Because It barks. It wags."
+    }
     assert (source.name, found[0].id) == ("aokvqa", "abc")
     assert found[0].images[0].read() == b"picture"
 
@@ -121,13 +123,13 @@ def test_ocr_vqa_as_downloaded(tmp_path: Path) -> None:
     assert (source.name, len(source)) == ("ocr_vqa", 1)
     assert source.repairs == {"book without a cover left out": 1}
     found = [source.conversation(0, random.Random(seed)) for seed in range(50)]
-    assert {said(one)[0] for one in found} == {("Who?", "N. N."), ("What?", "A book.")}
-    assert (found[0].id, shown(found[0])) == ("01", [["01.png"]])
+    assert {exchanges_of(one)[0] for one in found} == {("Who?", "N. N."), ("What?", "A book.")}
+    assert (found[0].id, image_names(found[0])) == ("01", [["01.png"]])
 
 
 def test_ocr_vqa_as_a_list(tmp_path: Path) -> None:
     found = read(tmp_path, BOOK | {"filename": "a.jpg"}, "a.jpg")
-    assert shown(found) == [["a.jpg"]]
+    assert image_names(found) == [["a.jpg"]]
 
 
 def test_ocr_vqa_without_any_cover_is_refused(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from qlora.data.inspect import (
     TRAINED,
     WRONG,
     headline,
-    pieces,
     plain,
+    segments,
     show,
     styled,
 )
@@ -65,10 +65,10 @@ def test_what_is_shown_comes_from_the_targets() -> None:
     assert trained_text(nothing) == []
     # The slip that trains a model to copy: each position predicts its own token.
     copying = dataclasses.replace(sample, targets=np.where(sample.targets < 0, IGNORE, sample.ids))
-    kinds = [piece.kind for piece in pieces(copying, TOKENIZER)]
+    kinds = [segment.kind for segment in segments(copying, TOKENIZER)]
     assert WRONG in kinds
     with_bos = dataclasses.replace(sample, targets=np.full_like(sample.targets, TOKENIZER.image))
-    assert {p.text for p in pieces(with_bos, TOKENIZER) if p.kind == WRONG} == {"<image>"}
+    assert {p.text for p in segments(with_bos, TOKENIZER) if p.kind == WRONG} == {"<image>"}
 
 
 def test_an_image_says_which_picture_it_is_and_a_spelled_one_does_not() -> None:
@@ -78,7 +78,7 @@ def test_an_image_says_which_picture_it_is_and_a_spelled_one_does_not() -> None:
     assert shown.index("<image: one.png>") < shown.index("<image: two.png>")
     assert "<image> </s>" in shown
     assert trained_text(sample) == [f"<image>{END}"]
-    kinds = [p.kind for p in pieces(sample, TOKENIZER) if p.text.startswith("<image: ")]
+    kinds = [p.kind for p in segments(sample, TOKENIZER) if p.text.startswith("<image: ")]
     assert kinds == ["image"] * 2
 
 
