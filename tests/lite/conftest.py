@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,13 @@ def folder(bundles: Any, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundles(), tmp_path / "bundle"))
 
 
-def with_context(context: int, folder: Path, endless: bool = False) -> Path:
-    """A bundle of another context than the fixture's; its answers may never end by themselves."""
+def with_context(context: int, folder: Path, endless: bool = False) -> None:
+    """Write `folder/bundle`, of another context than the fixture's; its answers may never end."""
     made = write_checkpoints(folder, TinySizes(context=context, layers=4, interval=2))
     if endless:
         _never_end(Path(made.llama))
     weights = read_flamingo(Path(made.llama), made.clip, made.clip_weights, Path(made.flamingo))
     write_bundle(weights, folder / "bundle", precision("fp32"), lambda bundle: [])
-    return folder / "bundle"
 
 
 def _never_end(llama: Path) -> None:
@@ -57,15 +57,15 @@ def _never_end(llama: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_bundle(made_once: Callable[..., Path]) -> Path:
     """A bundle whose context is full after a few turns."""
-    return with_context(SMALL_CONTEXT, tmp_path_factory.mktemp("small"))
+    return made_once("small", partial(with_context, SMALL_CONTEXT)) / "bundle"
 
 
 @pytest.fixture(scope="session")
-def long_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def long_bundle(made_once: Callable[..., Path]) -> Path:
     """A bundle whose answers end when they are cut."""
-    return with_context(1 << 15, tmp_path_factory.mktemp("long"), endless=True)
+    return made_once("endless", partial(with_context, 1 << 15, endless=True)) / "bundle"
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import lite
 from lite.server.app import create_app
 from lite.server.http_server import Server, listen
 from lite.server.settings import Settings
-from tests.lite.conftest import SMALL_CONTEXT, with_context
+from tests.lite.conftest import with_context
 
 TLS = ssl.create_default_context()  # once: for each request it would take longer than the answer
 LONG = "tell me everything"  # what the long bundle answers without end
@@ -61,15 +62,9 @@ class Served:
 
 
 @pytest.fixture(scope="session")
-def long_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def long_bundle(made_once: Callable[..., Path]) -> Path:
     """A bundle whose answers can take many seconds."""
-    return with_context(1 << 15, tmp_path_factory.mktemp("long"))
-
-
-@pytest.fixture(scope="session")
-def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle whose context is full after a few turns."""
-    return with_context(SMALL_CONTEXT, tmp_path_factory.mktemp("small"))
+    return made_once("long", partial(with_context, 1 << 15)) / "bundle"
 
 
 @contextmanager
