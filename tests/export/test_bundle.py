@@ -1,12 +1,11 @@
 """An export ends as a whole bundle or as nothing."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +19,7 @@ from lite.bundle.manifest import MANIFEST
 from lite.errors import BadInput, LiteError
 from qlora.families.flamingo import read_flamingo
 from tests.conftest import CASES, CHECKPOINTS, LORA
+from tests.processes import PROCESSES
 
 
 @pytest.fixture(scope="module")
@@ -97,30 +97,24 @@ def test_a_full_disk_is_foreseen(weights, tmp_path, monkeypatch):
         write_bundle(weights, tmp_path / "b", INT8, unproved)
 
 
-KILLED = """
-import sys, time
-from pathlib import Path
-from export.bundle import write_bundle
-from export.precision import INT8
-from qlora.families.flamingo import read_flamingo
-from tests.conftest import CHECKPOINTS
+def export_slowly(out: Path, writing: Any) -> None:
+    def wrote(count: int) -> None:
+        writing.set()
+        time.sleep(0.01)
 
-def wrote(count):
-    print("writing", flush=True)
-    time.sleep(0.01)
-
-write_bundle(read_flamingo(**CHECKPOINTS), Path(sys.argv[1]), INT8, lambda b: [], wrote=wrote)
-"""
+    write_bundle(read_flamingo(**CHECKPOINTS), out, INT8, lambda bundle: [], wrote=wrote)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with a POSIX signal")
 def test_a_killed_export_leaves_nothing_that_opens_and_the_next_one_clears_it(weights, tmp_path):
     out = tmp_path / "b"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], stdout=subprocess.PIPE)
-    process.stdout.readline()
+    writing = PROCESSES.Event()
+    process = PROCESSES.Process(target=export_slowly, args=(out, writing))
+    process.start()
+    assert writing.wait(60)
     time.sleep(0.2)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not out.exists()
     (half,) = tmp_path.iterdir()
     with pytest.raises(BadInput, match="not a bundle"):

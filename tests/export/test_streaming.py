@@ -1,6 +1,7 @@
 """Exporting streams: one tensor in memory, the disk checked before, nothing half made."""
 
-import subprocess
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from qlora.checkpoints.pages import Walk
 from qlora.checkpoints.sources import open_tensors
 from qlora.families.flamingo import read_flamingo
 from tests.conftest import CHECKPOINTS
+from tests.processes import PROCESSES
 
 ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -49,40 +51,28 @@ def test_a_walk_through_a_checkpoint_holds_one_tensor_of_it(tmp_path):
     assert tensor[0] == 5  # and one whose pages went is still right
 
 
-# Kills an export at several moments, each in a fork, so that no clean-up of Python's own runs.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from export.bundle import write_bundle
-from export.precision import INT4
-from qlora.families.flamingo import read_flamingo
-from tests.conftest import CHECKPOINTS
+def export_until(folder: Path, moment: int) -> None:
+    """Export, and end without any clean-up when `moment` tensors are written."""
+    count = 0
 
-folder, weights = Path(sys.argv[1]), read_flamingo(**CHECKPOINTS)
-count = 0
-for moment in map(int, sys.argv[2:]):
-    pid = os.fork()
-    if pid == 0:
-        def wrote(values):
-            global count
-            count += 1
-            if count == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-        write_bundle(weights, folder / "b", INT4, lambda b: [], wrote=wrote)
-        os._exit(3)
-    status = os.waitpid(pid, 0)[1]
-    names = sorted(p.name for p in folder.iterdir())
-    manifests = [str(p) for p in folder.rglob("manifest.json")]
-    print(os.WTERMSIG(status), names, manifests)
-"""
+    def wrote(values: int) -> None:
+        nonlocal count
+        count += 1
+        if count == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    write_bundle(read_flamingo(**CHECKPOINTS), folder / "b", INT4, lambda bundle: [], wrote=wrote)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with a POSIX signal")
 def test_killed_at_any_moment_no_half_bundle_remains(tmp_path):
-    moments = ["1", "20", "90", "150"]
-    line = [sys.executable, "-c", KILLED, str(tmp_path), *moments]
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["9 ['.b.partial'] []"] * len(moments)
+    for moment in (1, 20, 90, 150):
+        process = PROCESSES.Process(target=export_until, args=(tmp_path, moment))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert [path.name for path in tmp_path.iterdir()] == [".b.partial"]
+        assert not list(tmp_path.rglob("manifest.json"))
     with pytest.raises(BadInput, match="not a bundle"):
         lite.load(tmp_path / ".b.partial")
     write_bundle(read_flamingo(**CHECKPOINTS), tmp_path / "b", INT4, lambda b: [])

@@ -1,8 +1,6 @@
 """`lite-export` as people run it."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -23,24 +21,25 @@ PARTS = [
 COMMAND = ["-m", "export.commands.export"]
 
 
-def lite_export(*arguments):
-    line = [sys.executable, *COMMAND, *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+def exit_code(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        run(command, [str(argument) for argument in arguments])
+    return stop.value.code
 
 
-def test_exports_and_prints_the_proofs(tmp_path):
-    done = lite_export(*PARTS, "--lora", LORA, "-o", tmp_path / "b")
-    assert done.returncode == 0, done.stderr
-    assert "adapter merged" in done.stdout
-    assert "mean KL divergence" in done.stdout
-    assert "M parameters" in done.stderr
+def test_exports_and_prints_the_proofs(tmp_path, capfd):
+    assert exit_code(*PARTS, "--lora", LORA, "-o", tmp_path / "b") == 0
+    printed = capfd.readouterr()
+    assert "adapter merged" in printed.out
+    assert "mean KL divergence" in printed.out
+    assert "M parameters" in printed.err
 
 
-def test_the_tiny_model_needs_nothing_and_says_what_it_is(tmp_path):
-    done = lite_export("tiny", "-o", tmp_path / "tiny", "--precision", "int4", "--json")
-    assert done.returncode == 0, done.stderr
-    assert "random weights" in done.stderr
-    report = json.loads(done.stdout)
+def test_the_tiny_model_needs_nothing_and_says_what_it_is(tmp_path, capfd):
+    assert exit_code("tiny", "-o", tmp_path / "tiny", "--precision", "int4", "--json") == 0
+    printed = capfd.readouterr()
+    assert "random weights" in printed.err
+    report = json.loads(printed.out)
     assert report["bundle"] == str(tmp_path / "tiny")
     assert all(proof["holds"] for proof in report["proofs"])
 
@@ -60,10 +59,8 @@ BAD = {
 @pytest.mark.parametrize("sentence", BAD)
 def test_bad_input_is_one_sentence_and_exit_code_2(sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        run(command, [*map(str, BAD[sentence])])
+    assert exit_code(*BAD[sentence]) == 2
     printed = capsys.readouterr()
-    assert stop.value.code == 2
     assert printed.out == ""
     (error,) = [line for line in printed.err.splitlines() if line.startswith("Error: ")]
     assert sentence in error

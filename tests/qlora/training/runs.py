@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,7 @@ import torch
 
 from qlora.recipes.reading import read_recipe
 from qlora.recipes.schema import Recipe
-
-# Started once with everything imported, so that each process of a test starts at once.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["qlora.training.assembly"])
+from tests.processes import PROCESSES
 
 SMALL = (
     "training.steps=8",

@@ -2,15 +2,14 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qlora.training.checkpoints import MANIFEST, Checkpoints, step_of, write_text_atomically
+from tests.processes import PROCESSES
 
 
 def write(folder: Path) -> None:
@@ -76,36 +75,32 @@ def test_what_cannot_be_written_leaves_the_earlier_ones_alone(tmp_path: Path) ->
     assert checkpoints.latest() == sound
 
 
-SAVING = """
-import os, sys
-from pathlib import Path
-from qlora.training.checkpoints import Checkpoints
-def write(folder):
-    for i in range(20):
-        (folder / f"part-{i}").write_bytes(os.urandom(100_000))
-checkpoints = Checkpoints(Path(sys.argv[1]))
-for step in range(1, 10_000):
-    checkpoints.save(step, write)
-    print(step, flush=True)
-"""
+def save_without_end(folder: Path, finished: Any) -> None:
+    def parts(folder: Path) -> None:
+        for i in range(20):
+            (folder / f"part-{i}").write_bytes(os.urandom(100_000))
+
+    checkpoints = Checkpoints(folder)
+    for step in range(1, 10_000):
+        checkpoints.save(step, parts)
+        finished.value = step
 
 
 def test_killed_while_saving_the_last_finished_one_is_there(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SAVING, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for _ in range(3):
-        process.stdout.readline()
+    finished = PROCESSES.RawValue("i", 0)
+    process = PROCESSES.Process(target=save_without_end, args=(tmp_path, finished))
+    process.start()
+    while finished.value < 3:
+        assert process.is_alive()
+        time.sleep(0.005)
     time.sleep(0.013)
-    process.send_signal(signal.SIGKILL)
-    finished = int(([3] + [int(line) for line in process.stdout.read().split()])[-1])
-    process.wait()
+    process.kill()
+    process.join()
     checkpoints = Checkpoints(tmp_path)
     latest = checkpoints.latest()
     assert latest is not None
-    # One more may have got its name before it could be printed.
-    assert step_of(latest) in (finished, finished + 1)
+    # One more may have got its name before it was counted.
+    assert step_of(latest) in (finished.value, finished.value + 1)
     assert checkpoints.damaged == []
     manifest = json.loads((latest / MANIFEST).read_text())
     assert len(manifest["files"]) == 20
