@@ -249,34 +249,28 @@ def test_a_run_goes_on_with_its_own_data_only(whole: Path, tmp_path: Path) -> No
     check_one_sentence(error, "instructions", "another output")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The same 60 steps on a 4-bit base and on the unquantized one."""
-    settings = ("training.steps=60", "training.batch=4", "adapter.rank=16", "adapter.dropout=0")
-    runs: dict[str, Any] = {}
-    for base in ("nf4", "none"):
-        output = tmp_path_factory.mktemp(base) / "run"
-        runs[base] = train(small(output, *settings, "evaluation.answers=0", f"model.base={base}"))
-    return runs
-
-
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_loss_falls_and_ends_within_two_percent_of_the_unquantized_run(
-    trained: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
+    settings = ("training.steps=60", "training.batch=4", "adapter.rank=16", "adapter.dropout=0")
+    settings += ("evaluation.answers=0", "checkpoints.every=60")
     ends = {}
-    for base, trainer in trained.items():
+    for base in ("nf4", "none"):
+        trainer = train(small(tmp_path / base, *settings, f"model.base={base}"))
         course = losses(trainer.folder)
         assert sum(course[-10:]) < 0.6 * sum(course[:10])
         ends[base] = sum(course[-10:]) / 10
     assert abs(ends["nf4"] - ends["none"]) < 0.02 * ends["none"]
 
 
-def test_the_base_is_the_same_after_training(trained: dict[str, Any], tmp_path: Path) -> None:
+def test_the_base_is_the_same_after_training(tmp_path: Path) -> None:
     from qlora.data.opening import open_data
     from qlora.training.assembly import make_trainer
     from qlora.training.engine import make_accelerator
 
-    trainer = trained["nf4"]
+    trainer = train(small(tmp_path / "run"))
     recipe = trainer.recipe
     fresh = make_trainer(recipe, open_data(recipe), make_accelerator(), lambda *_: None)
     after = {n: p for n, p in trainer.model.named_parameters() if not p.requires_grad}
@@ -287,6 +281,7 @@ def test_the_base_is_the_same_after_training(trained: dict[str, Any], tmp_path: 
         assert after[name].grad is None
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """By torchrun over gloo: the same steps, each process with half of the accumulation."""
     import os
