@@ -3,4 +3,4 @@
 import multiprocessing
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["qlora.training.run", "export.bundle"])
+PROCESSES.set_forkserver_preload(["qlora.training.assembly", "export.bundle"])

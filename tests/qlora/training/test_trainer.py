@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
