@@ -11,21 +11,20 @@ import numpy as np
 import onnx_ir as ir
 
 from export.graph import BLOCKED, CONTRIB, INT64, Graph
+from export.part_writer import EPSILON, PartWriter
 from lite.image.tiles import layouts
 from qlora.checkpoints.sources import TensorSource
 from qlora.model.encoders.tiled import TiledEncoder
 
-# LayerNorm epsilon before and after the first transformer; within, the config has its own.
-EPSILON = 1e-5
 # Tokens of a tile are padded to a multiple of it.
 MULTIPLE = 8
 
 
-class TiledTower:
+class TiledWriter(PartWriter):
     """Writes the tower of one model."""
 
     def __init__(self, graph: Graph, encoder: TiledEncoder, weights: TensorSource) -> None:
-        self.g, self.weights = graph, weights
+        super().__init__(graph, weights)
         self.vision = encoder.vision
         self.tiles, self.tokens = encoder.vision.max_num_tiles, encoder.tile_tokens
         self.padded = -(-self.tokens // MULTIPLE) * MULTIPLE
@@ -33,7 +32,7 @@ class TiledTower:
         self.used = np.array([rows * columns for rows, columns in self.shapes])
         self.filled = np.arange(self.tiles) < self.used[:, None]  # [layouts, tiles]
 
-    def build(self, pixels: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def encode(self, pixels: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Tokens `[n, L, width]` of `pixels [n, 3, S, S]`, and 1 or 0 for each: `[n, L, 1]`."""
         g, width = self.g, self.vision.hidden_size
         number = self._layout(pixels)  # [n], from 0
@@ -44,7 +43,8 @@ class TiledTower:
         for i in range(self.vision.num_hidden_layers):
             x = self._layer(x, f"transformer.layers.{i}", bias)
             between.append(x)
-        x = g.op("Reshape", self._norm(x, "layernorm_post", EPSILON), self._by_tile(width))
+        # Outside the transformers the norms have torch's own epsilon.
+        x = g.op("Reshape", self.layer_norm(x, "layernorm_post", EPSILON), self._by_tile(width))
         x = g.op("Add", x, self._tile_rows("post_tile_positional_embedding", number))
         x = g.op("Reshape", x, g.constant(0, -1, width))
         for i in range(self.vision.num_global_layers):
@@ -56,8 +56,9 @@ class TiledTower:
         filled = g.op("Gather", g.weight("tiles.filled", there), number, axis=0)
         return g.op("Reshape", tokens, g.constant(0, -1, self.vision.vision_output_dim)), filled
 
-    def _array(self, name: str) -> np.ndarray:
-        return self.weights[f"vision_encoder.{name}"].float().numpy()
+    def array(self, name: str) -> np.ndarray:
+        """A tensor of the tower in float32."""
+        return super().array(f"vision_encoder.{name}")
 
     def _by_tile(self, width: int) -> ir.Value:
         return self.g.constant(0, self.tiles, self.padded, width)
@@ -108,37 +109,36 @@ class TiledTower:
     def _embed(self, tiles: ir.Value, number: ir.Value) -> ir.Value:
         """Patches, class tokens and positions: `[n, tiles, padded, W]`."""
         g, width, patch = self.g, self.vision.hidden_size, self.vision.patch_size
-        kernel = g.weight(
-            "vision_encoder.patch_embedding.weight", self._array("patch_embedding.weight")
-        )
+        kernel = self.parameter("patch_embedding.weight")
         x = g.op("Conv", tiles, kernel, strides=[patch, patch])
         x = g.op("Reshape", x, g.constant(0, 0, -1))
         x = g.op("Transpose", x, perm=[0, 2, 1])
         x = g.op("Reshape", x, g.constant(-1, self.tiles, self.tokens - 1, width))
         x = g.op("Add", x, self._tile_rows("pre_tile_positional_embedding", number))
-        one = self._array("class_embedding")[None, None, None]
+        one = self.array("class_embedding")[None, None, None]
         shape = g.op("Concat", g.op("Shape", x, start=0, end=2), g.constant(1, 1), axis=0)
         x = g.op("Concat", g.op("Expand", g.weight("class_embedding", one), shape), x, axis=2)
-        x = self._norm(g.op("Add", x, self._positions(number)), "layernorm_pre", EPSILON)
+        x = self.layer_norm(g.op("Add", x, self._positions(number)), "layernorm_pre", EPSILON)
         return g.op("Pad", x, g.constant(0, 0, 0, 0, 0, 0, self.padded - self.tokens, 0))
 
     def _positions(self, number: ir.Value) -> ir.Value:
         """Of each token in its tile, and of the tile in the layout: `[n, tiles, tokens, W]`."""
         name = "gated_positional_embedding"
-        gate = np.tanh(self._array(f"{name}.gate"))
-        table = self._array(f"{name}.tile_embedding.weight")[1:]  # 0 is for no image
+        gate = np.tanh(self.array(f"{name}.gate"))
+        table = self.array(f"{name}.tile_embedding.weight")[1:]  # 0 is for no image
         table = table.reshape(-1, self.tiles, self.tokens, self.vision.hidden_size)
-        table = gate * table + (1 - gate) * self._array(f"{name}.embedding")
+        table = gate * table + (1 - gate) * self.array(f"{name}.embedding")
         return self.g.op("Gather", self.g.weight("tiles.positions", table), number, axis=0)
 
     def _tile_rows(self, name: str, number: ir.Value) -> ir.Value:
         """One embedding for each tile: `[n, tiles, 1, W]`."""
-        table = self._array(f"{name}.embedding.weight")[1:] * np.tanh(self._array(f"{name}.gate"))
+        table = self.array(f"{name}.embedding.weight")[1:] * np.tanh(self.array(f"{name}.gate"))
         table = table.reshape(-1, self.tiles, 1, self.vision.hidden_size)
         return self.g.op("Gather", self.g.weight(f"tiles.{name}", table), number, axis=0)
 
     def _bias(self, number: ir.Value) -> ir.Value:
-        """`[n, 1, T, T]`: what pads a tile, or is of one that is not filled, sees only the rest."""
+        """`[n, 1, T, T]`: padding, and tokens of tiles that are not filled, do not attend to
+        each other, but to all real tokens."""
         g = self.g
         real = np.zeros((len(self.shapes), self.tiles, self.padded), dtype=bool)
         real[:, :, : self.tokens] = self.filled[..., None]
@@ -156,10 +156,10 @@ class TiledTower:
 
     def _layer(self, x: ir.Value, name: str, bias: ir.Value, gated: bool = False) -> ir.Value:
         g, epsilon = self.g, self.vision.norm_eps
-        gates = [np.tanh(self._array(f"{name}.{n}")) for n in ("gate_attn", "gate_ffn") if gated]
+        gates = [np.tanh(self.array(f"{name}.{n}")) for n in ("gate_attn", "gate_ffn") if gated]
         attention, feed = gates or (1, 1)
-        h = self._norm(x, f"{name}.input_layernorm", epsilon)
-        parts = [self._array(f"{name}.self_attn.{part}_proj.weight") for part in "qkv"]
+        h = self.layer_norm(x, f"{name}.input_layernorm", epsilon)
+        parts = [self.array(f"{name}.self_attn.{part}_proj.weight") for part in "qkv"]
         qkv = g.linear(h, f"{name}.self_attn.qkv_proj", np.concatenate(parts))
         q, k, v = g.op("Split", qkv, axis=-1, num_outputs=3, outputs=3)
         h = g.op(
@@ -168,12 +168,12 @@ class TiledTower:
             domain=CONTRIB,
             num_heads=self.vision.attention_heads,
         )
-        out = self._array(f"{name}.self_attn.o_proj.weight") * attention
+        out = self.array(f"{name}.self_attn.o_proj.weight") * attention
         x = g.op("Add", x, g.linear(h, f"{name}.self_attn.o_proj", out))
-        h = self._norm(x, f"{name}.post_attention_layernorm", epsilon)
-        weight, one = self._array(f"{name}.mlp.fc1.weight"), self._array(f"{name}.mlp.fc1.bias")
+        h = self.layer_norm(x, f"{name}.post_attention_layernorm", epsilon)
+        weight, one = self.array(f"{name}.mlp.fc1.weight"), self.array(f"{name}.mlp.fc1.bias")
         h = g.op("Gelu", g.linear(h, f"{name}.mlp.fc1", weight, one), domain=CONTRIB)
-        weight, two = (self._array(f"{name}.mlp.fc2.{n}") * feed for n in ("weight", "bias"))
+        weight, two = (self.array(f"{name}.mlp.fc2.{n}") * feed for n in ("weight", "bias"))
         return g.op("Add", x, g.linear(h, f"{name}.mlp.fc2", weight, two))
 
     def _interleaved(self, outputs: list[ir.Value]) -> ir.Value:
@@ -182,8 +182,3 @@ class TiledTower:
         chosen = self.vision.intermediate_layers_indices
         stacked = [g.op("Unsqueeze", outputs[i], g.constant(3)) for i in chosen]
         return g.op("Reshape", g.op("Concat", *stacked, axis=3), g.constant(0, 0, -1))
-
-    def _norm(self, x: ir.Value, name: str, epsilon: float) -> ir.Value:
-        parts = ("weight", "bias")
-        values = [self.g.weight(f"vision.{name}.{p}", self._array(f"{name}.{p}")) for p in parts]
-        return self.g.op("LayerNormalization", x, *values, axis=-1, epsilon=epsilon)
