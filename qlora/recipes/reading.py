@@ -56,7 +56,8 @@ def read_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
         BadInput: no such file, not YAML, an unknown key, or an unusable value.
     """
     path = Path(reference)
-    if not path.exists() and reference in shipped():
+    # A folder may well have the name of a shipped recipe, such as that of its runs.
+    if not path.is_file() and reference in shipped():
         path = shipped()[reference]
     values = _load(path, reference)
     for override in overrides:
@@ -89,12 +90,9 @@ def _load(path: Path, reference: str) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
-        names = ", ".join(shipped())
-        raise BadInput(
-            f"There is no recipe {reference}; give a YAML file, or one of {names}."
-        ) from None
+        raise BadInput(f"There is no recipe {reference}; {_choices()}.") from None
     except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror}); give a YAML file.") from None
+        raise BadInput(f"{path} cannot be read ({error.strerror}); {_choices()}.") from None
     except RecursionError:
         raise BadInput(f"{path} is not a YAML recipe: nested too deeply; correct it.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -105,6 +103,10 @@ def _load(path: Path, reference: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BadInput(f"{path} holds no sections; a recipe has {', '.join(Recipe.model_fields)}.")
     return values
+
+
+def _choices() -> str:
+    return f"give a YAML file, or one of {', '.join(shipped())}"
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -145,7 +147,7 @@ def _explain(error: ValidationError, reference: str) -> str:
     key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("list["))
     if problem["type"] == "extra_forbidden":
         guess = _nearest(key)
-        advice = f"did you mean {guess}?" if guess else "see the shipped recipes for what there is."
+        advice = f"did you mean {guess}?" if guess else f"see one of {', '.join(shipped())}."
         return f"{reference} sets {key}, which no recipe has; {advice}"
     if problem["type"] == "missing":
         return f"{reference} lacks {key}; give it a value."

@@ -147,10 +147,23 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str, named: s
     check_one_sentence(error, path, named)
 
 
-def test_a_recipe_that_is_not_there_names_the_shipped_ones() -> None:
+@pytest.mark.parametrize("name", ["mmgpt", "folder", "mmgpt-9b.yaml"])
+def test_a_recipe_that_is_not_there_names_the_shipped_ones(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
     with pytest.raises(BadInput) as error:
-        read_recipe("mmgpt")
-    check_one_sentence(error, "mmgpt-9b", "tiny")
+        read_recipe(name)
+    check_one_sentence(error, name, *shipped())
+
+
+def test_a_folder_does_not_hide_a_shipped_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert read_recipe("tiny").model.name == "tiny"
 
 
 def test_only_what_changes_the_weights_counts_as_a_difference(recipe: Path) -> None:
