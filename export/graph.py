@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, overload
 
 import numpy as np
 import onnx_ir as ir
@@ -134,6 +134,26 @@ class Graph:
         """An int64 vector, shared by all that ask for the same one."""
         return self.weight("const." + "_".join(map(str, values)), np.array(values, dtype=np.int64))
 
+    @overload
+    def op(
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        outputs: Literal[1] = 1,
+        domain: str = "",
+        **attributes: Any,
+    ) -> ir.Value: ...
+
+    @overload
+    def op(
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        outputs: int,
+        domain: str = "",
+        **attributes: Any,
+    ) -> list[ir.Value]: ...
+
     def op(
         self,
         op_type: str,
@@ -141,7 +161,7 @@ class Graph:
         outputs: int = 1,
         domain: str = "",
         **attributes: Any,
-    ) -> Any:
+    ) -> ir.Value | list[ir.Value]:
         """Append a node; returns its output value, or a list of them where `outputs` > 1."""
         values = [self._value(op_type) for _ in range(outputs)]
         self._nodes.append(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -71,7 +72,7 @@ def to_int8_cache(bundle: Bundle, probes: Sequence[Probe]) -> Proof:
     return Proof("int8 KV cache", "float KV cache", "mean KL divergence", kl, KL_LIMIT)
 
 
-def calibrate(model: Model, sequences: Iterable[tuple[list[int], list]]) -> list[Bounds]:
+def calibrate(model: Model, sequences: Iterable[tuple[list[int], list[Any]]]) -> list[Bounds]:
     """Bounds of each layer over sequences of ids with their visual memories."""
     found: list[Bounds] = []
     for ids, images in sequences:
@@ -129,7 +130,7 @@ def _rotated_bound(keys: np.ndarray) -> np.ndarray:
     return np.concatenate((pairs, pairs), axis=-1).reshape(-1)
 
 
-def _continued(model: Model, probe: Probe) -> tuple[list[int], list]:
+def _continued(model: Model, probe: Probe) -> tuple[list[int], list[Any]]:
     """A probe with its own greedy answer, which calibration does not see, and its memories."""
     images, ids = model.look(probe.pictures), [*probe.ids]
     special = model.tokenizer.suppressed(model.bundle.manifest.sizes.vocab)
@@ -140,7 +141,7 @@ def _continued(model: Model, probe: Probe) -> tuple[list[int], list]:
     return ids, images
 
 
-def _decoded(model: Model, ids: list[int], images: list) -> np.ndarray:
+def _decoded(model: Model, ids: list[int], images: list[Any]) -> np.ndarray:
     """Logits after the prompt and each token of the answer, run one by one."""
     model.decoder.logits([1])  # nothing of another sequence is used again
     ends = range(len(ids) - DECODED, len(ids) + 1)

@@ -43,6 +43,8 @@ with _no_download():
     from bitsandbytes.functional import QuantState
     from bitsandbytes.nn import Linear4bit, Params4bit
 
+__all__ = ["BLOCK", "NESTED_BLOCK", "Linear4bit", "dequantize", "nf4_linear", "quantize"]
+
 
 def nf4_linear(
     weight: Tensor, compute: torch.dtype, device: torch.device | str, double: bool = True

@@ -68,7 +68,7 @@ def read_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
         raise BadInput(_explain(error, reference)) from None
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """Safe YAML in which a key that is given twice is an error and not the last one's."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
