@@ -94,7 +94,7 @@ def make_manifest(weights: ModelWeights, folder: Path, precision: Precision) -> 
     return Manifest(
         sizes=sizes(weights.config, weights.parameters),
         attend=weights.config.attend,
-        template=weights.config.template,
+        template=template(weights.config.template),
         special_ids={"<s>": tokenizer.bos, "</s>": tokenizer.eos, **weights.special_ids},
         preprocessing=weights.config.preprocessing,
         precision={
@@ -112,7 +112,7 @@ def make_manifest(weights: ModelWeights, folder: Path, precision: Precision) -> 
 
 def _quantize_cache(folder: Path, manifest: Manifest, weights: ModelWeights) -> list[Proof]:
     """An int8 KV cache for the finished graph in `folder`; the manifest learns of it."""
-    text, pictures = template(manifest.template), weights.config.preprocessing
+    text, pictures = manifest.template, weights.config.preprocessing
     probes = make_probes(weights.chat_tokenizer(), text, pictures)
     proof = to_int8_cache(Bundle(folder, manifest), probes)
     manifest.files[DECODER] = file_record(folder / DECODER)

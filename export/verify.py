@@ -30,7 +30,6 @@ from lite.bundle.manifest import TOKENIZER
 from lite.chat.model import Model
 from lite.errors import LiteError
 from lite.image.preprocessing import PAD, SQUASH, TILES, Preprocessing, load_image, to_pixels
-from lite.text.template import template
 from qlora.model import ModelWeights, VisionLanguageModel
 from qlora.model.encoders.tiled import split
 
@@ -173,7 +172,7 @@ def _torch_cases(model: Model, weights: ModelWeights) -> list[Case]:
     """The probes with torch's logits."""
     flamingo = VisionLanguageModel(weights.config, weights.special_ids["<image>"]).eval()
     stream(flamingo, weights.tensors)
-    text = template(model.bundle.manifest.template)
+    text = model.bundle.manifest.template
     cases = []
     for probe in make_probes(model.tokenizer, text, weights.config.preprocessing):
         with torch.no_grad():

@@ -19,3 +19,9 @@ class BadInput(LiteError):
 
 class TooLong(BadInput):
     """The prompt does not fit into the model's context."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of another library says, short enough for one sentence."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

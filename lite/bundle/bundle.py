@@ -67,8 +67,8 @@ class Bundle:
 
         The files alone do not tell: one graph serves both attend rules.
         """
-        claims = {key: value for key, value in self.manifest.to_json().items() if key != "proofs"}
-        return hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()
+        claims = json.dumps(self.manifest.claims, sort_keys=True)
+        return hashlib.sha256(claims.encode()).hexdigest()
 
     @property
     def vision_digest(self) -> str:

@@ -16,9 +16,12 @@ from lite.bundle import attend
 from lite.bundle.injection import GATED, INJECTIONS, Injection
 from lite.errors import BadInput
 from lite.image.preprocessing import Preprocessing
+from lite.text.template import TEMPLATES, Template, template
 
 FORMAT = "mmgpt-lite bundle"
-VERSION = 1
+VERSION = 2
+# Version 1 named the template, of those that the program knew.
+READ_VERSIONS = (1, VERSION)
 MANIFEST = "manifest.json"
 VISION, DECODER, TOKENIZER = "vision.onnx", "decoder.onnx", "tokenizer.json"
 REQUIRED = (VISION, DECODER, TOKENIZER)
@@ -74,7 +77,7 @@ class Manifest:
     Attributes:
         sizes: see `Sizes`.
         attend: the attend rule.
-        template: name of the prompt template.
+        template: the prompt template.
         special_ids: ids of special tokens by name.
         preprocessing: how images become pixels.
         precision: of each graph's weights, and of `activations` and `kv_cache` where it says so.
@@ -87,7 +90,7 @@ class Manifest:
 
     sizes: Sizes
     attend: str
-    template: str
+    template: Template
     special_ids: dict[str, int]
     preprocessing: Preprocessing
     precision: dict[str, str]
@@ -114,6 +117,20 @@ class Manifest:
         """The manifest as `from_json` reads it."""
         data = {"format": FORMAT, "version": VERSION, **asdict(self)}
         data["preprocessing"] = self.preprocessing.to_json()
+        data["template"] = self.template.to_json()
+        return data
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        """What makes a model this one and no other, as its digest takes it.
+
+        Written as in version 1, so that sessions of then belong to the same model: without the
+        proofs, and with a known template by its name.
+        """
+        data = self.to_json() | {"version": 1}
+        del data["proofs"]
+        if self.template == TEMPLATES.get(self.template.name):
+            data["template"] = self.template.name
         return data
 
     @classmethod
@@ -125,16 +142,19 @@ class Manifest:
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise BadInput(f"{where} is not a bundle's manifest; make a bundle with lite-export.")
-        if data.get("version") != VERSION:
+        version = data.get("version")
+        if type(version) is not int or version not in READ_VERSIONS:
             raise BadInput(
-                f"{where} is of version {data.get('version')!r} and this program reads version "
-                f"{VERSION}; export the bundle again or install the matching release."
+                f"{where} is of version {version!r} and this program reads versions "
+                f"{' and '.join(map(str, READ_VERSIONS))}; "
+                f"export the bundle again or install the matching release."
             )
         body = {key: value for key, value in data.items() if key not in ("format", "version")}
         try:
             manifest = cls(
                 sizes=Sizes(**body.pop("sizes")),
                 preprocessing=Preprocessing.from_json(body.pop("preprocessing")),
+                template=_template(body.pop("template"), version),
                 files={str(n): FileRecord(**r) for n, r in body.pop("files").items()},
                 **body,
             )
@@ -154,10 +174,10 @@ class Manifest:
         for name, value in asdict(self.sizes).items():
             if type(value) is not int or (value != 0 if name in blockless else value < 1):
                 raise ValueError(f"{name} is {value!r}")
-        for name in ("template", "family", "encoder", "connector"):
+        for name in ("family", "encoder", "connector"):
             if type(getattr(self, name)) is not str:
                 raise ValueError(f"the {name} is {getattr(self, name)!r}")
-        for token in ("<s>", "</s>", "<image>", *self.special_ids):
+        for token in ("<s>", "</s>", *self.template.specials, *self.special_ids):
             value = self.special_ids[token]
             if not token or type(value) is not int or not 0 <= value < MAX_ID:
                 raise ValueError(f"the id of {token!r} is {value!r}")
@@ -169,6 +189,14 @@ class Manifest:
                 raise ValueError(f"the file name {name!r} is not a plain name")
             if type(record.size) is not int or record.size < 0:
                 raise ValueError(f"the size of {name} is {record.size!r}")
+
+
+def _template(data: Any, version: int) -> Template:
+    if version > 1:
+        return Template.from_json(data)
+    if type(data) is not str:
+        raise ValueError(f"the template is {data!r}")
+    return template(data)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -17,7 +17,6 @@ from lite.runtime.prepacked import prepacked_graph
 from lite.runtime.prompt_lookup import RunCosts
 from lite.runtime.threads import choose_threads
 from lite.runtime.vision import VisionEncoder
-from lite.text.template import template
 from lite.text.tokenizer import Tokenizer
 
 
@@ -46,7 +45,7 @@ class Engine:
         """
         device = choose_device(device, bundle.manifest, notice)
         self.bundle = bundle
-        self.template = template(bundle.manifest.template)
+        self.template = bundle.manifest.template
         self.tokenizer = Tokenizer.from_file(
             bundle.path(TOKENIZER),
             bundle.manifest.special_ids,

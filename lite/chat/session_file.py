@@ -26,9 +26,8 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from lite.errors import BadInput, LiteError
+from lite.errors import BadInput, LiteError, first_line
 from lite.files import replacing
-from lite.runtime.ort_session import first_line
 
 MAGIC = b"mmgpt-lite session "
 VERSION = 2

@@ -16,10 +16,10 @@ import onnxruntime as ort
 
 from lite.bundle.bundle import Bundle
 from lite.bundle.manifest import DECODER
-from lite.errors import BadInput, LiteError
+from lite.errors import BadInput, LiteError, first_line
 from lite.runtime.device import CPU, device_of
 from lite.runtime.kv_cache import CacheState, KVCache
-from lite.runtime.ort_session import first_line, open_session
+from lite.runtime.ort_session import open_session
 from lite.runtime.vision import ImageFeatures
 
 # Tokens per prefill run: large enough to keep the multiplications efficient, small enough to show

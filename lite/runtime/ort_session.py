@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from lite.errors import BadInput, LiteError
+from lite.errors import BadInput, LiteError, first_line
 from lite.runtime.device import CPU, PROVIDERS
 
 # ONNX Runtime's scale: 3 is errors only. Ours are raised as exceptions, so it need not print.
@@ -58,8 +58,3 @@ def _threads_from_environment() -> int:
     """`OMP_NUM_THREADS` where a batch system set it, else 0: ONNX Runtime's own choice."""
     value = os.environ.get("OMP_NUM_THREADS", "")
     return int(value) if value.isdecimal() else 0
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, short enough for one sentence."""
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

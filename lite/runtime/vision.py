@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,11 +17,12 @@ import onnxruntime as ort
 
 from lite.bundle.bundle import Bundle
 from lite.bundle.manifest import VISION
-from lite.errors import BadInput, LiteError
+from lite.errors import BadInput, LiteError, first_line
 from lite.image.preprocessing import Picture, digest, to_pixels
+from lite.recent import RecentlyUsed
 from lite.runtime.device import CPU
 from lite.runtime.feature_store import FeatureStore
-from lite.runtime.ort_session import first_line, open_session
+from lite.runtime.ort_session import open_session
 from lite.userdirs import cache_dir
 
 MEMORY_BYTES = 256 << 20
@@ -51,7 +51,7 @@ class VisionEncoder:
         self._options = (device, threads)
         self._session: ort.InferenceSession | None = None
         self._shape = bundle.manifest.sizes.memory_shape
-        self._memory = FeatureCache(MEMORY_BYTES)
+        self._memory = RecentlyUsed[str, np.ndarray](MEMORY_BYTES, lambda a: a.nbytes)
         self._computing = threading.Lock()  # an image wanted by several threads is computed once
         self._disk = FeatureStore(cache_dir("visual"), self._shape, limit=DISK_BYTES)
 
@@ -114,26 +114,3 @@ class VisionEncoder:
                 f"export the bundle again."
             )
         return session
-
-
-class FeatureCache:
-    """The most recently used arrays, up to a number of bytes; for any number of threads."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._arrays: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: str) -> np.ndarray | None:
-        with self._lock:
-            if key in self._arrays:
-                self._arrays.move_to_end(key)
-            return self._arrays.get(key)
-
-    def put(self, key: str, array: np.ndarray) -> None:
-        with self._lock:
-            self._arrays[key] = array
-            self._arrays.move_to_end(key)
-            total = sum(a.nbytes for a in self._arrays.values())
-            while total > self._limit and len(self._arrays) > 1:
-                total -= self._arrays.popitem(last=False)[1].nbytes

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from lite.chat.conversation import Conversation, Exchange
 from lite.chat.engine import Engine
+from lite.recent import RecentlyUsed
 from lite.runtime.vision import ImageFeatures
 from lite.server.messages import Turn
-from lite.server.recent import Recent
 
 CACHE_BYTES = 8 << 20
 ENTRY_BYTES = 512  # what an entry takes beside its tokens
@@ -36,7 +36,7 @@ class AnswerCache:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._answers: Recent[CachedAnswer] = Recent(CACHE_BYTES)
+        self._answers: RecentlyUsed[bytes, CachedAnswer] = RecentlyUsed(CACHE_BYTES, _weight)
 
     def rebuild(
         self, system: str | None, turns: Sequence[Turn], images: Sequence[list[ImageFeatures]]
@@ -69,18 +69,23 @@ class AnswerCache:
     def store(self, key: bytes, answer: Exchange, dropped: int) -> None:
         """Keep the tokens of the answer to the question with that key."""
         ids = array("i", answer.answer_ids)
-        weight = ENTRY_BYTES + ids.itemsize * len(ids)
-        self._answers.put(answer_key(key, answer.answer), CachedAnswer(ids, dropped), weight)
+        self._answers.put(answer_key(key, answer.answer), CachedAnswer(ids, dropped))
 
     def _encode(self, answer: str) -> list[int]:
-        escaped = self._engine.template.guard(answer)
-        lead = self._engine.template.lead
-        return self._engine.tokenizer.encode([lead + escaped], begin=False)
+        template = self._engine.template
+        text = template.answer_prefix + template.escape(answer)
+        return self._engine.tokenizer.encode([text], begin=False)
 
 
 def answer_key(question: bytes, answer: str) -> bytes:
     """The key of an answer to the question with that key."""
     return _link(question, answer)
+
+
+def _weight(answer: CachedAnswer) -> int:
+    """Bytes that an entry takes."""
+    ids = answer.answer_ids
+    return ENTRY_BYTES + ids.itemsize * len(ids)
 
 
 def _link(key: bytes, *texts: str) -> bytes:

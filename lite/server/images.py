@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from lite.errors import BadInput
 from lite.image.preprocessing import load_image
+from lite.recent import RecentlyUsed
 from lite.runtime.vision import ImageFeatures, VisionEncoder
 from lite.server.errors import Refused
-from lite.server.recent import Recent
 
 CACHE_BYTES = 256 << 20
 
@@ -35,7 +35,9 @@ class Images:
     def __init__(self, vision: VisionEncoder, fetch: Callable[[str], bytes]) -> None:
         self._vision = vision
         self._fetch = fetch
-        self._cache: Recent[EncodedImage] = Recent(CACHE_BYTES)
+        self._cache: RecentlyUsed[bytes, EncodedImage] = RecentlyUsed(
+            CACHE_BYTES, lambda image: image.features.array.nbytes
+        )
 
     def read(self, url: str) -> bytes:
         """The encoded image behind an address.
@@ -74,7 +76,7 @@ class Images:
             except BadInput as error:
                 raise Refused(400, str(error), "messages", "invalid_image") from None
             image = EncodedImage(self._vision.encode(picture, computing), picture.notes)
-            self._cache.put(key, image, image.features.array.nbytes)
+            self._cache.put(key, image)
         return image
 
 

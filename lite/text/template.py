@@ -1,267 +1,144 @@
 """Prompt templates: how a conversation becomes text and special tokens.
 
-Contract: the one copy of the template that training and chat share. A template returns parts for
-`lite.text.tokenizer.Tokenizer.encode`, so that text written by a person can never become a special
-token; `guard` keeps it from passing for one of the template's headings either.
+Contract: the one copy of the template that training and chat share, and data: a bundle's manifest
+holds all of it, so a prompt that is new to this version needs no newer one. A template returns
+parts for `lite.text.tokenizer.Tokenizer.encode`, so that text written by a person can never become
+a special token; `escape` keeps it from passing for one of the template's headings either.
 """
 
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
 
 from lite.errors import BadInput
 from lite.text.tokenizer import IMAGE, Special
 
 Part = str | Special
-
-# A line that reads like a heading of an Alpaca template. U+2581 is how SentencePiece writes a
-# space, so that in a text it gives the same token as one.
-HEADING = re.compile(
-    r"^(?=#+(?:[^\S\n]|\u2581)*(?:image|instruction|input|response)\b)", re.I | re.M
-)
+Parts = tuple[Part, ...]
+# Of a field of a template, in characters or items; the known ones stay below a tenth of it.
+MAX_FIELD = 4096
 
 
 @dataclass(frozen=True)
-class Template(ABC):
+class Template:
     """How turns are written.
 
+    The parts of a conversation are, in this order: `before_system`, the system line and
+    `after_system`; then for each turn `first_turn` or `later_turn`; for each of its images
+    `before_image`, `<image>` and `after_image`; `after_images`; `before_question`, the question,
+    `after_question`; and the answer, which begins with `answer_prefix`.
+
     Attributes:
-        name: as the manifest spells it.
-        system: the default opening line.
+        name: what people call it; nothing depends on it.
+        system: the default system line; where it is empty, nothing stands before the first turn.
+        before_context: between a question and the text that it is about; empty where that text
+            stands before the question, on lines of its own.
+        answer_prefix: a part of the answer's tokens, but not shown.
+        stops: texts at which an answer ends, because they would open a new turn.
+        headings: regular expression with one group, of what in a text reads like a heading of
+            this template: a space goes behind the group (`escape`). Empty where turns are opened
+            by special tokens, which no text can spell.
         strips: whether whitespace next to a special token is left out (`lite.text.tokenizer`).
-        lead: what every answer begins with; it is a part of the answer's tokens but not shown.
     """
 
     name: str
     system: str
-    strips: ClassVar[bool]
-    lead: ClassVar[str]
-
-    @property
-    @abstractmethod
-    def stops(self) -> tuple[str, ...]:
-        """Texts at which an answer ends, because they would open a new turn."""
+    before_system: Parts = ()
+    after_system: Parts = ()
+    first_turn: Parts = ()
+    later_turn: Parts = ()
+    before_image: Parts = ()
+    after_image: Parts = ()
+    after_images: Parts = ()
+    before_question: Parts = ()
+    before_context: str = ""
+    after_question: Parts = ()
+    answer_prefix: str = ""
+    stops: tuple[str, ...] = ()
+    headings: str = ""
+    strips: bool = False
 
     def begin(self, system: str) -> list[Part]:
-        """The opening line, as what stands before the first turn."""
-        return [system]
+        """The system line, as what stands before the first turn."""
+        return [*self.before_system, system, *self.after_system] if system else []
 
-    @abstractmethod
     def turn(
         self, text: str, images: int = 0, context: str = "", *, first: bool = True
     ) -> list[Part]:
-        """One instruction, its images before it, up to where the answer starts.
+        """One question, its images before it, up to where the answer starts.
 
         Args:
-            text: the instruction.
+            text: the question.
             images: how many are shown before it.
-            context: what the instruction is about; empty for none.
-            first: it follows the opening line, and not an answer.
+            context: what the question is about; empty for none.
+            first: it follows the system line, and not an answer.
         """
+        shown = [*self.before_image, IMAGE, *self.after_image] * images
+        parts: list[Part] = [
+            *(self.first_turn if first else self.later_turn),
+            *shown,
+            *(self.after_images if images else ()),
+            *self.before_question,
+            self._question(text, context),
+            *self.after_question,
+        ]
+        return join([part for part in parts if part])
 
-    @abstractmethod
-    def guard(self, text: str) -> str:
-        """`text` changed where it reads like a heading of the template.
+    def escape(self, text: str) -> str:
+        """`text` with a space where it reads like a heading of the template.
 
         The token ids then differ from the heading's, so it cannot open or end a turn.
         """
-
-
-@dataclass(frozen=True)
-class Alpaca(Template):
-    """A template of the Alpaca kind: headings, each on a line of its own after an empty line.
-
-    Attributes:
-        image, instruction, input, response: headings.
-    """
-
-    image: str
-    instruction: str
-    input: str
-    response: str
-    strips: ClassVar[bool] = True
-    lead: ClassVar[str] = ""
+        text = re.sub(r"\r\n?", "\n", text)
+        return self._headings.sub(r"\1 ", text) if self.headings else text
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        return tuple(f"\n\n{h}" for h in (self.image, self.instruction, self.response))
+    def specials(self) -> set[str]:
+        """Names of the special tokens that it needs."""
+        values = (getattr(self, field.name) for field in fields(self))
+        parts = (part for value in values if isinstance(value, tuple) for part in value)
+        return {IMAGE, *(part for part in parts if isinstance(part, Special))}
 
-    def turn(
-        self, text: str, images: int = 0, context: str = "", *, first: bool = True
-    ) -> list[Part]:
-        parts: list[Part] = []
-        for _ in range(images):
-            parts += [f"\n\n{self.image}\n", IMAGE]
-        given = f"\n\n{self.input}\n{self.guard(context)}" if context else ""
-        parts.append(f"\n\n{self.instruction}\n{self.guard(text)}{given}\n\n{self.response}\n")
-        return parts
+    def to_json(self) -> dict[str, Any]:
+        """As the manifest keeps it: a special token is `{"special": name}`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {key: _to_json(value) for key, value in values.items()}
 
-    def guard(self, text: str) -> str:
-        """A space before each line that reads like a heading."""
-        return HEADING.sub(" ", _with_newlines(text))
+    @classmethod
+    def from_json(cls, data: Any) -> Template:
+        """Read what `to_json` wrote.
 
+        Raises:
+            ValueError: a field is missing, unknown, or of another type.
+        """
+        if not isinstance(data, dict):
+            raise ValueError(f"the template is {repr(data)[:80]} instead of an object")
+        known = {field.name: field.type for field in fields(cls)}
+        if wrong := sorted(known.keys() ^ data.keys()):
+            how = "lacks" if wrong[0] in known else "has an unknown"
+            raise ValueError(f"the template {how} {wrong[0]!r}")
+        read = cls(**{name: _from_json(name, known[name], data[name]) for name in known})
+        try:
+            groups = read._headings.groups
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"the template's headings are no expression ({error})") from None
+        if read.headings and groups < 1:
+            raise ValueError("the template's headings lack a group")
+        return read
 
-@dataclass(frozen=True)
-class Dialogue(Template):
-    """A template of named speakers, whose texts were cut at `<image>` and tokenized one by one.
+    @cached_property
+    def _headings(self) -> re.Pattern[str]:
+        return re.compile(self.headings)
 
-    Attributes:
-        opening: between the opening line and the first turn.
-        ending: after an answer, if another turn follows.
-        before_image, after_image: around each image.
-        after_images: after the last of a turn's images.
-        user: before the instruction.
-        asked: after the instruction.
-        assistant: before the answer.
-        headings: pattern of what opens a turn, with a group for what a space goes behind.
-        stops: see `Template`.
-    """
-
-    opening: tuple[Part, ...]
-    ending: tuple[Part, ...]
-    before_image: Part
-    after_image: Part
-    user: str
-    assistant: str
-    headings: re.Pattern[str]
-    stops: tuple[str, ...] = ()
-    after_images: Part = ""
-    asked: tuple[Part, ...] = ()
-    strips: ClassVar[bool] = False
-    # An answer was a text of its own, or follows a colon: either way it began with a space.
-    lead: ClassVar[str] = " "
-
-    def turn(
-        self, text: str, images: int = 0, context: str = "", *, first: bool = True
-    ) -> list[Part]:
-        parts: list[Part] = [*(self.opening if first else self.ending)]
-        for _ in range(images):
-            parts += [self.before_image, IMAGE, self.after_image]
-        parts += [self.after_images] if images else []
-        asked = f"{context}\n{text}" if context else text
-        parts += [f"{self.user}{self.guard(asked)}", *self.asked, self.assistant]
-        return join([part for part in parts if part])
-
-    def guard(self, text: str) -> str:
-        """A space before the colon of what reads like a speaker's name."""
-        return self.headings.sub(r"\1 ", _with_newlines(text))
-
-
-@dataclass(frozen=True)
-class Headed(Dialogue):
-    """A dialogue whose speakers stand between special tokens, which no text can spell."""
-
-    lead: ClassVar[str] = ""
-
-    def begin(self, system: str) -> list[Part]:
-        return [*_header("system"), "\n\n", system, Special("</s>")] if system else []
-
-    def guard(self, text: str) -> str:
-        return _with_newlines(text)
-
-
-def _header(speaker: str) -> tuple[Part, ...]:
-    return (Special("<|start_header_id|>"), speaker, Special("<|end_header_id|>"))
-
-
-def _with_newlines(text: str) -> str:
-    return re.sub(r"\r\n?", "\n", text)
-
-
-# Multimodal-GPT, mmgpt/datasets/*.py and app.py at 9c73e47.
-MMGPT = Alpaca(
-    name="mmgpt",
-    system=(
-        "Below is an instruction that describes a task. "
-        "Write a response that appropriately completes the request."
-    ),
-    image="### Image:",
-    instruction="### Instruction:",
-    input="### Input:",
-    response="### Response:",
-)
-
-# X-PLUG/mPLUG-Owl at 0f3068f, README ("Model inference").
-OWL = Dialogue(
-    name="owl",
-    system=(
-        "The following is a conversation between a curious human and AI assistant. "
-        "The assistant gives helpful, detailed, and polite answers to the user's questions."
-    ),
-    opening=(),
-    ending=(),
-    before_image="\nHuman: ",
-    after_image="",
-    user="\nHuman: ",
-    assistant="\nAI: ",
-    headings=re.compile(r"(?m)^(\s*(?:Human|AI))(?=:)"),
-    stops=("\nHuman:",),
-)
-
-# haotian-liu/LLaVA at c121f04, llava/conversation.py (`conv_llava_v1`).
-LLAVA_V1 = Dialogue(
-    name="llava_v1",
-    system=(
-        "A chat between a curious human and an artificial intelligence assistant. "
-        "The assistant gives helpful, detailed, and polite answers to the human's questions."
-    ),
-    opening=(" USER: ",),
-    ending=(Special("</s>"), "USER: "),
-    before_image="",
-    after_image="\n",
-    user="",
-    assistant=" ASSISTANT:",
-    headings=re.compile(r"\b(USER|ASSISTANT)(?=:)"),
-)
-
-# HuggingFaceM4/idefics-9b-instruct: images stand between tokens of their own, neighbours share one.
-IDEFICS = Dialogue(
-    name="idefics_instruct",
-    system="",
-    opening=("User:",),
-    ending=(Special("</s>"), "\nUser:"),
-    before_image=Special("<fake_token_around_image>"),
-    after_image="",
-    user="",
-    after_images=Special("<fake_token_around_image>"),
-    assistant="\nAssistant:",
-    asked=(Special("</s>"),),
-    headings=re.compile(r"(?m)^(\s*(?:User|Assistant))(?=:)"),
-    stops=("<end_of_utterance>", "\nUser:"),
-)
-
-# meta-llama/Llama-3.2-11B-Vision-Instruct, the chat template for conversations with images.
-LLAMA_3 = Headed(
-    name="llama_3",
-    system="",
-    opening=(*_header("user"), "\n\n"),
-    ending=(Special("</s>"), *_header("user"), "\n\n"),
-    before_image="",
-    after_image="",
-    user="",
-    assistant="\n\n",
-    asked=(Special("</s>"), *_header("assistant")),
-    headings=re.compile(r"(?!)"),
-)
-
-TEMPLATES = {template.name: template for template in (MMGPT, OWL, LLAVA_V1, IDEFICS, LLAMA_3)}
-
-
-def template(name: str) -> Template:
-    """The template called `name`.
-
-    Raises:
-        BadInput: this version has none of that name.
-    """
-    if name not in TEMPLATES:
-        raise BadInput(
-            f"The prompt template {name!r} is unknown to this version; "
-            f"install a newer one or export the bundle again."
-        )
-    return TEMPLATES[name]
+    def _question(self, text: str, context: str) -> str:
+        if not context:
+            return self.escape(text)
+        if self.before_context:
+            return f"{self.escape(text)}{self.before_context}{self.escape(context)}"
+        return self.escape(f"{context}\n{text}")
 
 
 def join(parts: list[Part]) -> list[Part]:
@@ -273,3 +150,131 @@ def join(parts: list[Part]) -> list[Part]:
         else:
             joined.append(part)
     return joined
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [{"special": str(v)} if isinstance(v, Special) else v for v in value]
+    return value
+
+
+def _from_json(name: str, kind: Any, value: Any) -> Any:
+    """One field, whose annotation is `kind`. Raises ValueError, of half a character too."""
+    if kind in ("str", "bool"):
+        right = type(value).__name__ == kind
+    else:
+        right = type(value) is list
+        value = tuple(_part(v, kind == "Parts") for v in value) if right else value
+        right = right and None not in value
+    if not right or (kind != "bool" and len(value) > MAX_FIELD):
+        raise ValueError(f"the template's {name} is {repr(value)[:80]}")
+    for text in (value,) if kind == "str" else value if kind != "bool" else ():
+        text.encode()
+    return value
+
+
+def _part(value: Any, or_special: bool) -> Part | None:
+    """A text, or where there may be one a special token; None for anything else."""
+    if type(value) is str and len(value) <= MAX_FIELD:
+        return value
+    if or_special and type(value) is dict and [*value] == ["special"]:
+        name = value["special"]
+        return Special(name) if type(name) is str and name else None
+    return None
+
+
+_END = Special("</s>")
+
+
+def _header(speaker: str) -> Parts:
+    return (Special("<|start_header_id|>"), speaker, Special("<|end_header_id|>"), "\n\n")
+
+
+# Multimodal-GPT, mmgpt/datasets/*.py and app.py at 9c73e47. U+2581 is how SentencePiece writes a
+# space, so that in a text it gives the same token as one.
+MMGPT = Template(
+    name="mmgpt",
+    system=(
+        "Below is an instruction that describes a task. "
+        "Write a response that appropriately completes the request."
+    ),
+    before_image=("\n\n### Image:\n",),
+    before_question=("\n\n### Instruction:\n",),
+    before_context="\n\n### Input:\n",
+    after_question=("\n\n### Response:\n",),
+    stops=("\n\n### Image:", "\n\n### Instruction:", "\n\n### Response:"),
+    headings="(?im)^()(?=#+(?:[^\\S\\n]|\u2581)*(?:image|instruction|input|response)\\b)",
+    strips=True,
+)
+
+# X-PLUG/mPLUG-Owl at 0f3068f, README ("Model inference"). In all templates of named speakers an
+# answer was a text of its own, or followed a colon: either way it began with a space.
+OWL = Template(
+    name="owl",
+    system=(
+        "The following is a conversation between a curious human and AI assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    ),
+    before_image=("\nHuman: ",),
+    before_question=("\nHuman: ",),
+    after_question=("\nAI: ",),
+    answer_prefix=" ",
+    stops=("\nHuman:",),
+    headings=r"(?m)^(\s*(?:Human|AI))(?=:)",
+)
+
+# haotian-liu/LLaVA at c121f04, llava/conversation.py (`conv_llava_v1`).
+LLAVA_V1 = Template(
+    name="llava_v1",
+    system=(
+        "A chat between a curious human and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the human's questions."
+    ),
+    first_turn=(" USER: ",),
+    later_turn=(_END, "USER: "),
+    after_image=("\n",),
+    after_question=(" ASSISTANT:",),
+    answer_prefix=" ",
+    headings=r"\b(USER|ASSISTANT)(?=:)",
+)
+
+# HuggingFaceM4/idefics-9b-instruct: images stand between tokens of their own, neighbours share one.
+IDEFICS = Template(
+    name="idefics_instruct",
+    system="",
+    first_turn=("User:",),
+    later_turn=(_END, "\nUser:"),
+    before_image=(Special("<fake_token_around_image>"),),
+    after_images=(Special("<fake_token_around_image>"),),
+    after_question=(_END, "\nAssistant:"),
+    answer_prefix=" ",
+    stops=("<end_of_utterance>", "\nUser:"),
+    headings=r"(?m)^(\s*(?:User|Assistant))(?=:)",
+)
+
+# meta-llama/Llama-3.2-11B-Vision-Instruct, the chat template for conversations with images.
+LLAMA_3 = Template(
+    name="llama_3",
+    system="",
+    before_system=_header("system"),
+    after_system=(_END,),
+    first_turn=_header("user"),
+    later_turn=(_END, *_header("user")),
+    after_question=(_END, *_header("assistant")),
+)
+
+TEMPLATES = {template.name: template for template in (MMGPT, OWL, LLAVA_V1, IDEFICS, LLAMA_3)}
+
+
+def template(name: str) -> Template:
+    """The known template called `name`.
+
+    Raises:
+        BadInput: this version has none of that name.
+    """
+    if name not in TEMPLATES:
+        raise BadInput(
+            f"The prompt template {name!r} is unknown to this version; "
+            f"install a newer one or export the bundle again."
+        )
+    return TEMPLATES[name]

@@ -80,7 +80,7 @@ def encode(
     for exchange in conversation.exchanges:
         system = None if ids else conversation.system
         prompt = prompt_ids(exchange, tokenizer, template, begin=not ids, system=system)
-        answer = token_ids(tokenizer, [template.lead + exchange.answer], begin=False)
+        answer = token_ids(tokenizer, [template.answer_prefix + exchange.answer], begin=False)
         over = len(ids) + len(prompt) + len(answer) - max_tokens
         if over > 0 and taken:
             break

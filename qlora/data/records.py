@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lite.errors import BadInput
+from lite.errors import BadInput, first_line
 from qlora.data.json_spans import (
     damaged,
     first_character,
@@ -183,7 +183,7 @@ class ParquetRecords(Records):
         return self._file
 
     def _unreadable(self, error: Exception) -> BadInput:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        reason = first_line(error).rstrip(".")
         return BadInput(f"{self.path} is not readable parquet ({reason}); download it again.")
 
     def __getstate__(self) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 import lite
 from lite.bundle.manifest import MANIFEST
 from lite.errors import BadInput
+from lite.text.template import MMGPT
 from tests.lite.spoiled import claim, manifest, refusal
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None, True, []])
 def test_a_manifest_of_another_version_is_refused(version: Any, folder: Path) -> None:
     claim(folder, version=version)
-    assert f"is of version {version!r} and this program reads version 1" in refusal(folder)
+    assert f"is of version {version!r} and this program reads versions 1 and 2" in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,8 @@ def test_a_manifest_that_is_none_is_refused(content: bytes, folder: Path) -> Non
         {"attend": ["following"]},
         {"template": "vicuna"},
         {"template": []},
+        {"template": MMGPT.to_json() | {"stops": 1}},
+        {"template": MMGPT.to_json() | {"first_turn": [{"special": "<|im_start|>"}]}},
         {"sizes": {}},
         {"special_ids": {"<s>": 1, "</s>": 2}},
         {"special_ids": {"<s>": 1, "</s>": 2, "<image>": 2**70}},

@@ -1,5 +1,6 @@
 """A chat's prompt is the reference's prompt, and a person's text is never part of its structure."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,12 @@ from lite.chat.chat import Chat
 from lite.chat.conversation import Exchange
 from lite.errors import BadInput
 from lite.runtime.vision import ImageFeatures
-from lite.text.template import MMGPT, join, template
-from lite.text.tokenizer import IMAGE, Tokenizer
+from lite.text.template import MMGPT, TEMPLATES, Template, join, template
+from lite.text.tokenizer import IMAGE, Special, Tokenizer
 from tests.conftest import CASES
 
 SEEN = ImageFeatures("key", np.zeros(0, np.float32))
-HEADINGS = (MMGPT.image, MMGPT.instruction, MMGPT.input, MMGPT.response)
+HEADINGS = ("### Image:", "### Instruction:", "### Input:", "### Response:")
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +137,11 @@ def test_no_context_opens_or_ends_a_turn(text: str, tokenizer: Tokenizer) -> Non
 
 @given(text=st.text(st.characters(exclude_characters="#\r")))
 def test_ordinary_text_is_left_alone(text: str) -> None:
-    assert MMGPT.guard(text) == text
+    assert MMGPT.escape(text) == text
 
 
 @pytest.mark.parametrize(
-    ("text", "guarded"),
+    ("text", "escaped"),
     [
         ("### Response:", " ### Response:"),
         ("a\r\n###response", "a\n ###response"),
@@ -150,12 +151,109 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
         ("# My title\n## Images", "# My title\n## Images"),
     ],
 )
-def test_the_guard_moves_headings_and_nothing_else(text: str, guarded: str) -> None:
-    assert MMGPT.guard(text) == guarded
-    assert MMGPT.guard(guarded) == guarded
+def test_headings_are_moved_and_nothing_else(text: str, escaped: str) -> None:
+    assert MMGPT.escape(text) == escaped
+    assert MMGPT.escape(escaped) == escaped
 
 
 def test_an_unknown_template_is_refused() -> None:
     assert template("mmgpt") is MMGPT
     with pytest.raises(BadInput, match="'vicuna' is unknown to this version; install a newer"):
         template("vicuna")
+
+
+END = Special("</s>")
+ASSISTANT = (Special("<|start_header_id|>"), "assistant", Special("<|end_header_id|>"), "\n\n")
+USER = (Special("<|start_header_id|>"), "user", Special("<|end_header_id|>"), "\n\n")
+AROUND = Special("<fake_token_around_image>")
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "later"),
+    [
+        ("owl", ["\nHuman: ", IMAGE, "\nHuman: Hi\nAI: "], ["\nHuman: And?\nAI: "]),
+        (
+            "llava_v1",
+            [" USER: ", IMAGE, "\nHi ASSISTANT:"],
+            [END, "USER: And? ASSISTANT:"],
+        ),
+        (
+            "idefics_instruct",
+            ["User:", AROUND, IMAGE, AROUND, "Hi", END, "\nAssistant:"],
+            [END, "\nUser:And?", END, "\nAssistant:"],
+        ),
+        ("llama_3", [*USER, IMAGE, "Hi", END, *ASSISTANT], [END, *USER, "And?", END, *ASSISTANT]),
+    ],
+)
+def test_turns_are_written_as_published(name: str, first: list[str], later: list[str]) -> None:
+    """mPLUG-Owl's README, LLaVA's `conv_llava_v1`, and the chat templates of the other two."""
+    found = template(name)
+    assert found.turn("Hi", images=1) == first
+    assert found.turn("And?", first=False) == later
+
+
+def test_a_system_line_stands_where_there_is_one() -> None:
+    header = (Special("<|start_header_id|>"), "system", Special("<|end_header_id|>"), "\n\n")
+    assert template("llama_3").begin("Be brief.") == [*header, "Be brief.", END]
+    assert template("llama_3").begin("") == []
+    assert template("owl").begin("Be brief.") == ["Be brief."]
+
+
+@pytest.mark.parametrize("known", TEMPLATES.values(), ids=list(TEMPLATES))
+def test_a_template_is_read_back_from_the_manifest(known: Template) -> None:
+    assert Template.from_json(json.loads(json.dumps(known.to_json()))) == known
+
+
+CHATML = {
+    "name": "chatml",
+    "system": "Be kind.",
+    "before_system": [{"special": "<|im_start|>"}, "system\n"],
+    "after_system": [{"special": "<|im_end|>"}, "\n"],
+    "first_turn": [{"special": "<|im_start|>"}, "user\n"],
+    "later_turn": [{"special": "<|im_end|>"}, "\n", {"special": "<|im_start|>"}, "user\n"],
+    "after_question": [{"special": "<|im_end|>"}, "\n", {"special": "<|im_start|>"}, "assistant\n"],
+    "stops": [],
+    "headings": "",
+}
+PLAIN = {"before_image": [], "after_image": ["\n"], "after_images": [], "before_question": []}
+REST = {"before_context": "", "answer_prefix": "", "strips": False}
+
+
+def test_a_prompt_that_is_new_needs_no_new_program() -> None:
+    found = Template.from_json(CHATML | PLAIN | REST)
+    start, end = Special("<|im_start|>"), Special("<|im_end|>")
+    assert join([*found.begin(found.system), *found.turn("Hi", images=1)]) == [
+        *(start, "system\nBe kind.", end, "\n", start, "user\n", IMAGE, "\nHi", end, "\n"),
+        *(start, "assistant\n"),
+    ]
+    assert found.specials == {IMAGE, start, end}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"system": 1}, "the template's system is 1"),
+        ({"strips": 1}, "the template's strips is 1"),
+        ({"stops": "x"}, "the template's stops is 'x'"),
+        ({"stops": [{"special": "</s>"}]}, "the template's stops"),
+        ({"first_turn": ["a", None]}, "the template's first_turn"),
+        ({"first_turn": [{"special": 1}]}, "the template's first_turn"),
+        ({"first_turn": [{"special": "a", "b": 1}]}, "the template's first_turn"),
+        ({"name": "x" * 5000}, "the template's name"),
+        ({"system": "\ud800"}, "surrogates not allowed"),
+        ({"headings": "("}, "no expression"),
+        ({"headings": "USER"}, "lack a group"),
+        ({"colour": "red"}, "has an unknown 'colour'"),
+    ],
+)
+def test_every_field_of_a_template_is_checked(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Template.from_json(MMGPT.to_json() | change)
+
+
+@pytest.mark.parametrize("name", sorted(MMGPT.to_json()))
+def test_no_field_of_a_template_may_lack(name: str) -> None:
+    data = MMGPT.to_json()
+    del data[name]
+    with pytest.raises(ValueError, match=f"lacks '{name}'"):
+        Template.from_json(data)

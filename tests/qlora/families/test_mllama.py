@@ -104,7 +104,7 @@ def test_turns_continue_and_are_written_as_published(
     write_bundle(weights, tmp_path / "b", precision("int8"), lambda bundle: [])
     bundle, full = lite.load(tmp_path / "b"), write_tokenizer(tmp_path / "t")
     manifest = bundle.bundle.manifest
-    assert (manifest.family, manifest.injection, manifest.template) == (
+    assert (manifest.family, manifest.injection, manifest.template.name) == (
         "mllama",
         "gated",
         "llama_3",
