@@ -19,7 +19,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("LOCALAPPDATA", r"C:\Users\me\AppData\Local")
+    local = {"CSIDL_LOCAL_APPDATA": r"C:\Users\me\AppData\Local"}
+    monkeypatch.setattr("platformdirs.windows.get_win_folder", local.__getitem__)
     return tmp_path
 
 
@@ -29,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (Unix, "~/.cache/mmgpt-lite", "~/.local/share/mmgpt-lite"),
         (MacOS, "~/Library/Caches/mmgpt-lite", "~/Library/Application Support/mmgpt-lite"),
-        (Windows, *[r"C:\Users\me\AppData\Local\mmgpt-lite"] * 2),
+        (Windows, *[r"C:\Users\me\AppData\Local/mmgpt-lite"] * 2),
     ],
 )
 def test_each_system_has_its_folders(
