@@ -132,7 +132,7 @@ def _rotated_bound(keys: np.ndarray) -> np.ndarray:
 
 def _continued(model: Model, probe: Probe) -> tuple[list[int], list[Any]]:
     """A probe with its own greedy answer, which calibration does not see, and its memories."""
-    images, ids = model.look(probe.pictures), [*probe.ids]
+    images, ids = model.encode_images(probe.pictures), [*probe.ids]
     special = model.tokenizer.suppressed(model.bundle.manifest.sizes.vocab)
     while len(ids) < len(probe.ids) + DECODED:
         logits = model.decoder.logits(ids, images)

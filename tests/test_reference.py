@@ -96,7 +96,7 @@ def test_torch_greedy_tokens_equal_the_reference(variant, number, use_cache):
 @pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
 def test_onnx_greedy_tokens_equal_the_reference(variant, number, use_cache, bundles):
     case, model = CASES[number], lite.load(bundles(variant))
-    images, ids = model.look(case.images), prompt_of(case)
+    images, ids = model.encode_images(case.images), prompt_of(case)
     start = len(ids)
     while len(ids) < start + NEW_TOKENS:
         last = model.decoder.logits(ids, images) if use_cache else model.decoder.score(ids, images)
@@ -111,7 +111,7 @@ def test_greedy_tokens_do_not_depend_on_the_cache_or_the_runtime(variant, number
     cached = model.generate(ids, pixels(case), max_new_tokens=NEW_TOKENS)
     uncached = model.generate(ids, pixels(case), max_new_tokens=NEW_TOKENS, use_cache=False)
     onnx, sequence = lite.load(bundles(variant)), list(ids)
-    images = onnx.look(case.images)
+    images = onnx.encode_images(case.images)
     for _ in range(NEW_TOKENS):
         sequence.append(int(onnx.decoder.logits(sequence, images).argmax()))
     assert cached == uncached == sequence[len(ids) :]

@@ -1,8 +1,9 @@
-"""A conversation: text and images in, pieces of text out.
+"""A chat: text and images in, a stream of events with text out.
 
 Contract: a chat knows text, images and turns; the decoder below it knows ids and arrays. `ask` is
-the one generator behind the terminal, the server and the benchmarks. The history is always equal
-to what was shown: a reader that stops early keeps what it got, a failed question leaves no trace.
+the one generator behind the terminal, the server and the benchmarks. The conversation always equals
+what was streamed: a reader that stops early keeps what it got, and a failed question leaves no
+trace.
 """
 
 from __future__ import annotations
@@ -11,30 +12,40 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lite.chat import session
 from lite.chat.answer import AnswerText, StreamEvent, Timings
 from lite.chat.conversation import Conversation, Exchange
+from lite.chat.engine import Engine
 from lite.chat.sampling import Sampler, Sampling, log_probability
 from lite.errors import BadInput, TooLong
-from lite.image.preprocessing import Picture, load_image
+from lite.image.loading import ImageSource, Picture, load_image
+from lite.runtime.decoder import Decoder
 from lite.runtime.prompt_lookup import PromptLookup
 from lite.runtime.vision import ImageFeatures
 
-ImageSource = Any  # whatever lite.image.preprocessing.load_image takes
+# An image of a question: something to decode, or features of `Model.encode_images`.
+ImageInput: TypeAlias = ImageSource | ImageFeatures
+ImageInputs: TypeAlias = ImageInput | Sequence[ImageInput] | None
+# Called with "image" or "prompt", the units of work done, and those to do.
+Progress: TypeAlias = Callable[[str, int, int], None]
 
 DEFAULT_MAX_TOKENS = 512
-# An answer starts with this share of the context free (or its own limit, if that is less) ...
-HEADROOM = 16
-# ... and where that takes dropping turns, with this share more.
-FREED = 4
+# Share of the context that is free when an answer starts, unless its own limit is less.
+FREE_SHARE = 1 / 16
+# Share that is freed beyond that where turns have to be dropped.
+DROPPED_SHARE = 1 / 4
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
-class _Request:
+class AnswerSettings:
     """How one answer is wanted; the fields are those of `Chat.ask`."""
 
     max_tokens: int
@@ -42,36 +53,91 @@ class _Request:
     drop_turns: bool
     prompt_lookup: bool
     sampler: Sampler
-    progress: Callable[[str, int, int], None]
+    progress: Progress
 
 
-class Chat(Conversation):
-    """A conversation that can be continued.
+class Chat:
+    """A conversation with a model that can be continued.
+
+    Attributes:
+        engine: what it runs on.
+        conversation: its turns.
 
     Example:
         >>> chat = lite.load("bundle").chat()
-        >>> for piece in chat.ask("How many dogs are there?", image="park.jpg"):
-        ...     print(piece.text, end="")
+        >>> for event in chat.ask("How many dogs are there?", image="park.jpg"):
+        ...     print(event.text, end="")
     """
+
+    def __init__(
+        self,
+        engine: Engine,
+        system: str | None = None,
+        decoder: Decoder | None = None,
+        conversation: Conversation | None = None,
+    ) -> None:
+        """
+        Args:
+            engine: of the model.
+            system: the system line of a new conversation; None is the template's.
+            decoder: whose KV cache it uses; None is the engine's.
+            conversation: to go on with, instead of a new one.
+        """
+        self.engine = engine
+        self._decoder = decoder
+        self.conversation = conversation or Conversation(engine, system)
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder whose KV cache this chat uses."""
+        return self._decoder or self.engine.decoder
+
+    @property
+    def system(self) -> str:
+        """The system line of the conversation."""
+        return self.conversation.system
+
+    @system.setter
+    def system(self, text: str) -> None:
+        self.conversation.system = text
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The turns of the conversation, oldest first."""
+        return self.conversation.exchanges
+
+    @exchanges.setter
+    def exchanges(self, exchanges: list[Exchange]) -> None:
+        self.conversation.exchanges = exchanges
+
+    def prompt(self) -> tuple[list[int], list[ImageFeatures]]:
+        """Token ids of the conversation so far, and the images in it."""
+        return self.conversation.prompt()
+
+    def room(self) -> int:
+        """Tokens that the context still holds."""
+        return self.conversation.room()
 
     def ask(
         self,
         text: str,
-        image: ImageSource | Sequence[ImageSource] | None = None,
+        image: ImageInputs = None,
         *,
+        sampling: Sampling | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
         stop: Sequence[str] = (),
         drop_turns: bool = True,
         prompt_lookup: bool = True,
-        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-        **sampling: Any,
+        progress: Progress = no_progress,
+        **sampling_fields: Any,
     ) -> Iterator[StreamEvent]:
         """Ask, and stream the answer.
 
         Args:
             text: the question.
             image: one image or several, shown before the question: paths, encoded bytes, PIL
-                images, uint8 arrays `[H, W, 3]`, or visual memories of `Model.look`.
+                images, uint8 arrays `[H, W, 3]`, or features of `Model.encode_images`.
+            sampling: how tokens are chosen; greedy by default.
             max_tokens: longest answer.
             stop: texts before which the answer ends; none of them is ever shown.
             drop_turns: where the context is full, drop the oldest turns; False ends the answer
@@ -80,7 +146,8 @@ class Chat(Conversation):
                 changes only the speed, and is tried only where that pays
                 (`lite.runtime.prompt_lookup`).
             progress: called with ("image" or "prompt", done, total) during long work.
-            sampling: fields of `lite.chat.sampling.Sampling`; greedy by default.
+            sampling_fields: fields of `Sampling` by name, such as `temperature=0.7`, which
+                override those of `sampling`.
 
         Raises:
             BadInput: an empty question, or an unusable image or setting.
@@ -94,15 +161,17 @@ class Chat(Conversation):
             raise BadInput(f"max_tokens is {max_tokens}; give a number from 1.")
         if isinstance(stop, str) or not all(stop):
             raise BadInput("stop must be a list of texts that are not empty.")
-        sampler = Sampler(_settings(sampling))
-        how = _Request(max_tokens, tuple(stop), drop_turns, prompt_lookup, sampler, progress)
-        return self._answer(text, as_list(image), how)
+        sampler = Sampler((sampling or Sampling()).changed(sampling_fields))
+        settings = AnswerSettings(
+            max_tokens, tuple(stop), drop_turns, prompt_lookup, sampler, progress
+        )
+        return self._answer(text, image_list(image), settings)
 
     def prepare(
         self,
-        image: ImageSource | Sequence[ImageSource] | None = None,
+        image: ImageInputs = None,
         *,
-        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+        progress: Progress = no_progress,
     ) -> None:
         """Do now what the next question will need whatever it asks, so that it is answered sooner.
 
@@ -116,13 +185,12 @@ class Chat(Conversation):
         Raises:
             BadInput: an unusable image, or a conversation that does not fit the context.
         """
-        pictures = [s if isinstance(s, ImageFeatures) else load_image(s) for s in as_list(image)]
         decoder = self.decoder
-        shown = self._look(pictures, Timings(), progress)
+        features = self._encode_images(_decoded(image_list(image)), Timings(), progress)
         prompts = []
         for question in ("A", "0"):  # what is the same for both is the same for all
-            coming = Conversation(self.engine, self.system, decoder)
-            coming.exchanges = [*self.exchanges, Exchange(question, shown)]
+            coming = Conversation(self.engine, self.system)
+            coming.exchanges = [*self.exchanges, Exchange(question, features)]
             prompts.append(coming.prompt())
         (ids, images), (others, _) = prompts
         known = next(i for i, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b)
@@ -143,62 +211,60 @@ class Chat(Conversation):
         session.save(self, Path(path), kv)
 
     def _answer(
-        self, text: str, sources: list[ImageSource], how: _Request
+        self, text: str, images: list[ImageInput], settings: AnswerSettings
     ) -> Iterator[StreamEvent]:
         timings = Timings()
         start = time.perf_counter()
-        pictures = [s if isinstance(s, ImageFeatures) else load_image(s) for s in sources]
+        pictures = _decoded(images)
         timings.image_seconds = time.perf_counter() - start
         exchange = Exchange(text, names=[getattr(p, "name", "an image") for p in pictures])
         for picture in pictures:
             for note in getattr(picture, "notes", ()):
                 yield StreamEvent("", None, 0.0, timings, note)
-        exchange.images = self._look(pictures, timings, how.progress)
+        exchange.images = self._encode_images(pictures, timings, settings.progress)
         before = [*self.exchanges]
         self.exchanges.append(exchange)
         try:
-            if how.drop_turns:
-                wanted = min(how.max_tokens, self.engine.context // HEADROOM)
+            if settings.drop_turns:
+                wanted = min(settings.max_tokens, int(self.engine.context * FREE_SHARE))
                 yield from self._make_room(timings, wanted)
             self._check_length()
-            yield from self._generate(exchange, how, timings)
+            yield from self._generate(exchange, settings, timings)
         except BaseException:  # Ctrl-C and a reader that stops early included
             if not exchange.answer_ids:
                 self.exchanges[:] = before
             raise
 
-    def _look(
-        self,
-        pictures: list[Picture | ImageFeatures],
-        timings: Timings,
-        progress: Callable[[str, int, int], None],
+    def _encode_images(
+        self, pictures: list[Picture | ImageFeatures], timings: Timings, progress: Progress
     ) -> list[ImageFeatures]:
         start = time.perf_counter()
-        memories = []
+        features = []
         for done, picture in enumerate(pictures):
             if isinstance(picture, ImageFeatures):
-                memories.append(picture)
+                features.append(picture)
                 continue
 
             def computing(done: int = done) -> None:
                 timings.images_computed += 1
                 progress("image", done, len(pictures))
 
-            memories.append(self.engine.vision.encode(picture, computing))
+            features.append(self.engine.vision.encode(picture, computing))
         timings.image_seconds += time.perf_counter() - start
-        return memories
+        return features
 
     def _make_room(self, timings: Timings, wanted: int) -> Iterator[StreamEvent]:
         """Where fewer than `wanted` tokens fit, drop the oldest turns.
 
         Drops until a quarter of the context is free on top, so that it happens once in a while
-        and not at every turn: each time the rest has to be read again.
+        and not at every turn: each time the rest has to be prefilled again.
         """
         if self.room() >= wanted:
             return
         dropped = 0
-        while len(self.exchanges) > 1 and self.room() < wanted + self.engine.context // FREED:
-            self.drop_oldest()
+        enough = wanted + int(self.engine.context * DROPPED_SHARE)
+        while len(self.exchanges) > 1 and self.room() < enough:
+            self.conversation.drop_oldest()
             dropped += 1
         if dropped:
             turns = "The oldest turn was" if dropped == 1 else f"The {dropped} oldest turns were"
@@ -214,24 +280,24 @@ class Chat(Conversation):
             )
 
     def _generate(
-        self, exchange: Exchange, how: _Request, timings: Timings
+        self, exchange: Exchange, settings: AnswerSettings, timings: Timings
     ) -> Iterator[StreamEvent]:
         tokenizer, decoder = self.engine.tokenizer, self.decoder
-        text = AnswerText(exchange, tokenizer, self.engine.template.stops, how.stop)
+        text = AnswerText(exchange, tokenizer, self.engine.template.stops, settings.stop)
         ids, images = self.prompt()
         timings.prompt_tokens = len(ids)
         start = time.perf_counter()
-        report = lambda done, total: how.progress("prompt", done, total)  # noqa: E731
+        report = lambda done, total: settings.progress("prompt", done, total)  # noqa: E731
         logits = decoder.logits(ids, images, report)
         timings.prefill_seconds = time.perf_counter() - start
         timings.prefill_tokens = decoder.computed
         suppressed = tokenizer.suppressed(logits.size)
-        ahead = PromptLookup(decoder, self.engine.run_costs, how.prompt_lookup)
+        prompt_lookup = PromptLookup(decoder, self.engine.run_costs, settings.prompt_lookup)
         start = time.perf_counter()
         try:
             while True:
                 logits[suppressed] = -np.inf
-                token = how.sampler(logits, ids)
+                token = settings.sampler(logits, ids)
                 if token == tokenizer.eos:
                     timings.finish = "stop"
                     break
@@ -244,19 +310,19 @@ class Chat(Conversation):
                 if text.stopped:
                     timings.finish = "stop"
                     break
-                if timings.new_tokens >= how.max_tokens:
+                if timings.new_tokens >= settings.max_tokens:
                     timings.finish = "length"
                     break
                 if len(ids) == decoder.context:
-                    if how.drop_turns:
+                    if settings.drop_turns:
                         yield from self._make_room(timings, 1)
                     ids, images = self.prompt()
                     if len(ids) == decoder.context:
                         timings.finish = "length"
                         break
-                    ahead.restart()
-                logits = ahead.logits(ids, images)
-                timings.decode_runs = ahead.runs
+                    prompt_lookup.restart()
+                logits = prompt_lookup.logits(ids, images)
+                timings.decode_runs = prompt_lookup.runs
         except BaseException:
             text.interrupt()
             raise
@@ -272,15 +338,12 @@ def _check_unicode(text: str) -> None:
         raise BadInput("The text holds half a character (not valid Unicode); retype it.") from None
 
 
-def _settings(sampling: dict[str, Any]) -> Sampling:
-    try:
-        return Sampling(**sampling)
-    except TypeError as error:
-        raise BadInput(f"A sampling setting is unknown or of the wrong type ({error}).") from None
-
-
-def as_list(image: ImageSource | Sequence[ImageSource] | None) -> list[ImageSource]:
+def image_list(images: ImageInputs) -> list[ImageInput]:
     """None, one image or several as a list."""
-    if image is None:
+    if images is None:
         return []
-    return list(image) if isinstance(image, list | tuple) else [image]
+    return list(images) if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
+
+
+def _decoded(images: list[ImageInput]) -> list[Picture | ImageFeatures]:
+    return [image if isinstance(image, ImageFeatures) else load_image(image) for image in images]

@@ -1,7 +1,7 @@
-"""What was said and shown so far, and how it becomes a prompt.
+"""The turns of a conversation, and how they become a prompt.
 
 Contract: holds turns, not computations: a conversation can be built, copied, shortened or restored
-from a file, and asks the engine only for its tokenizer and template.
+from a file, and asks the engine only for its tokenizer, template and context length.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from lite.chat.engine import Engine
-from lite.runtime.decoder import Decoder
 from lite.runtime.vision import ImageFeatures
 from lite.text.template import Part, join
 
@@ -20,7 +19,7 @@ class Exchange:
 
     Attributes:
         question: as the person wrote it.
-        images: visual memories shown before the question.
+        images: features of the images before the question.
         names: what to call these images.
         answer: text as shown.
         answer_ids: the tokens of the answer that are part of the context.
@@ -37,39 +36,35 @@ class Conversation:
     """The turns of one conversation with a model.
 
     Attributes:
-        engine: what it runs on.
-        decoder: whose KV cache it uses; the engine's own unless it was given another.
-        system: the opening line.
+        engine: whose tokenizer and template it uses.
+        system: the system line.
         exchanges: questions and answers, oldest first.
     """
 
-    def __init__(
-        self, engine: Engine, system: str | None = None, decoder: Decoder | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, system: str | None = None) -> None:
+        """`system` is the template's own by default."""
         self.engine = engine
-        self._decoder = decoder
         self.system = engine.template.system if system is None else system
         self.exchanges: list[Exchange] = []
-
-    @property
-    def decoder(self) -> Decoder:
-        return self._decoder or self.engine.decoder
+        # What the last prompt was made of: tokenizing is the slow part of making one.
+        self._question_ids: dict[tuple[str, int, str | None], list[int]] = {}
 
     def prompt(self) -> tuple[list[int], list[ImageFeatures]]:
-        """Ids of the whole conversation so far, and the images in it."""
+        """Token ids of the whole conversation so far, and the images in it."""
         ids: list[int] = []
         images: list[ImageFeatures] = []
-        for exchange in self.exchanges:
-            how, images_shown = self.engine.template, len(exchange.images)
-            parts: list[Part] = [] if ids else how.begin(self.system)
-            parts += how.turn(exchange.question, images_shown, first=not ids)
-            ids += self.engine.tokenizer.encode(join(parts), begin=not ids)
+        used = {}
+        for i, exchange in enumerate(self.exchanges):
+            key = (exchange.question, len(exchange.images), None if i else self.system)
+            used[key] = self._question_ids.get(key) or self._encode(*key)
+            ids += used[key]
             ids += exchange.answer_ids
             images += exchange.images
+        self._question_ids = used
         return ids, images
 
     def room(self) -> int:
-        """Tokens that the context still holds."""
+        """Tokens that the context still holds; negative where the prompt is too long."""
         return self.engine.context - len(self.prompt()[0])
 
     def drop_oldest(self) -> None:
@@ -79,3 +74,10 @@ class Conversation:
             heir = self.exchanges[0] = replace(heir)
         heir.images = oldest.images + heir.images
         heir.names = oldest.names + heir.names
+
+    def _encode(self, question: str, images: int, system: str | None) -> list[int]:
+        """Ids of one turn up to its answer; `system` is None for turns after the first."""
+        template, first = self.engine.template, system is not None
+        parts: list[Part] = [] if system is None else template.begin(system)
+        parts += template.turn(question, images, first=first)
+        return self.engine.tokenizer.encode(join(parts), begin=first)

@@ -13,7 +13,7 @@ import numpy as np
 from lite import demo
 from lite.bundle.bundle import Bundle
 from lite.chat import session
-from lite.chat.chat import Chat, ImageSource, as_list
+from lite.chat.chat import Chat, ImageInputs, image_list
 from lite.chat.engine import Engine
 from lite.image.preprocessing import load_image
 from lite.runtime.vision import ImageFeatures
@@ -35,17 +35,18 @@ class Model(Engine):
         """
         return self.tokenizer.tokenize(prompt)
 
-    def look(self, images: ImageSource | Sequence[ImageSource] | None) -> list[ImageFeatures]:
-        """Visual memories of images: paths, encoded bytes, PIL images or uint8 `[H, W, 3]`.
+    def encode_images(self, images: ImageInputs) -> list[ImageFeatures]:
+        """Features of images: paths, encoded bytes, PIL images or uint8 `[H, W, 3]`.
 
         Raises:
             BadInput: one of them is not a usable image.
         """
-        return [self.vision.encode(load_image(source)) for source in as_list(images)]
+        return [
+            image if isinstance(image, ImageFeatures) else self.vision.encode(load_image(image))
+            for image in image_list(images)
+        ]
 
-    def score(
-        self, ids: Sequence[int] | np.ndarray, images: ImageSource | Sequence[ImageSource] = None
-    ) -> np.ndarray:
+    def score(self, ids: Sequence[int] | np.ndarray, images: ImageInputs = None) -> np.ndarray:
         """Logits of every position, without sampling.
 
         Args:
@@ -58,10 +59,10 @@ class Model(Engine):
         Raises:
             BadInput: no tokens, too many, or images and `<image>` tokens differ in number.
         """
-        return self.decoder.score(ids, self.look(images))
+        return self.decoder.score(ids, self.encode_images(images))
 
     def chat(self, system: str | None = None) -> Chat:
-        """A new conversation; `system` replaces the template's opening line."""
+        """A new conversation; `system` replaces the template's system line."""
         return Chat(self, system)
 
     def open(self, path: str | Path) -> Chat:

@@ -7,7 +7,8 @@ Filters apply in the customary order: repetition penalty, temperature, top-k, to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,19 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | np.integer) and value >= 0):
                 raise BadInput(f"{name} is {value}; give a whole number from 0.")
+
+    def changed(self, fields: dict[str, Any]) -> Sampling:
+        """These settings with some fields replaced.
+
+        Raises:
+            BadInput: a field is unknown, of the wrong type, or outside its range.
+        """
+        try:
+            return replace(self, **fields)
+        except TypeError as error:
+            raise BadInput(
+                f"A sampling setting is unknown or of the wrong type ({error})."
+            ) from None
 
 
 class Sampler:

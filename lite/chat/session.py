@@ -1,11 +1,11 @@
 """A conversation in one file.
 
-Contract: the file (`lite.chat.session_file`) holds turns, token ids, visual memories and, on
+Contract: the file (`lite.chat.session_file`) holds turns, token ids, image features and, on
 request, the KV cache, so that it reopens without the vision graph and without the image files, and
 with a KV cache without reading the conversation again. It is opened only by the model that wrote
 it: anything else is one clear sentence, and leaves the conversation it was meant for as it was.
 
-The arrays are `header` (JSON), one for each image under the key of its visual memory, and `kv.0`,
+The arrays are `header` (JSON), one for each image under the key of its features, and `kv.0`,
 `kv.1` ... for the layers of a KV cache. The hash tells damage from what was written, not who wrote
 it: a file of somebody else may hold any answer, and any numbers of the right shape.
 """
@@ -15,9 +15,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,8 +24,13 @@ from lite.chat import session_file
 from lite.chat.conversation import Conversation, Exchange
 from lite.chat.session_file import SessionFile
 from lite.errors import BadInput
+from lite.runtime.decoder import Decoder
 from lite.runtime.kv_cache import CacheState
 from lite.runtime.vision import ImageFeatures
+
+if TYPE_CHECKING:
+    from lite.chat.chat import Chat
+    from lite.chat.engine import Engine
 
 HEADER, LAYER = "header", "kv."
 # Longest header: this, and so much for each position of the context.
@@ -34,11 +38,11 @@ HEADER_BYTES, HEADER_BYTES_PER_TOKEN = 1 << 22, 64
 KEY = re.compile("[0-9a-f]{64}")
 
 
-def save(conversation: Conversation, path: Path, kv: bool = False) -> None:
-    """Write a conversation.
+def save(chat: Chat, path: Path, kv: bool = False) -> None:
+    """Write the conversation of a chat.
 
     Args:
-        conversation: what to write.
+        chat: what to write.
         path: the file, which is replaced.
         kv: also what the decoder's KV cache holds of it, `8 * layers * kv_heads * head_dim` bytes
             a token, and a quarter of that from an int8 cache.
@@ -46,12 +50,12 @@ def save(conversation: Conversation, path: Path, kv: bool = False) -> None:
     Raises:
         BadInput: the file cannot be written.
     """
-    exchanges = conversation.exchanges
-    memories = {image.key: image.array for e in exchanges for image in e.images}
-    cache = _cache(conversation) if kv else None
+    exchanges = chat.exchanges
+    features = {image.key: image.array for e in exchanges for image in e.images}
+    cache = _cache(chat) if kv else None
     header = {
-        "model": conversation.engine.bundle.digest,
-        "system": conversation.system,
+        "model": chat.engine.bundle.digest,
+        "system": chat.system,
         "exchanges": [
             {
                 "question": e.question,
@@ -66,34 +70,34 @@ def save(conversation: Conversation, path: Path, kv: bool = False) -> None:
         and {"ids": cache.ids.tolist(), "keys": cache.keys, "seen": cache.seen.tolist()},
     }
     encoded = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-    if encoded.size > _longest_header(conversation):
+    if encoded.size > _longest_header(chat.engine):
         raise BadInput(f"The conversation is too long for the session {path}; start a new one.")
 
     def arrays() -> Iterator[tuple[str, np.ndarray]]:
         yield HEADER, encoded
-        yield from memories.items()
+        yield from features.items()
         for i, layer in enumerate(cache.layers if cache else ()):
             yield f"{LAYER}{i}", layer
 
     session_file.write(path, arrays())
 
 
-def load(conversation: Conversation, path: Path) -> None:
-    """Make a conversation what `save` wrote for the same model.
+def load(chat: Chat, path: Path) -> None:
+    """Give a chat the conversation that `save` wrote for the same model.
 
-    A KV cache in the file replaces what the conversation's decoder holds.
+    A KV cache in the file replaces what the chat's decoder holds.
 
     Raises:
         BadInput: the file is missing, no session, damaged, or of another model. The conversation
             stays as it was; only the decoder's KV cache may be empty.
     """
-    sizes = conversation.engine.bundle.manifest.sizes
+    sizes = chat.engine.bundle.manifest.sizes
     # The header, an image for each position at most, and the layers of the KV cache.
     with session_file.reading(path, 1 + sizes.context + sizes.layers) as file:
-        header = json.loads(file.text(HEADER, _longest_header(conversation)))
+        header = json.loads(file.text(HEADER, _longest_header(chat.engine)))
         if type(header) is not dict:
             raise ValueError("the header is no object")
-        if header["model"] != conversation.engine.bundle.digest:
+        if header["model"] != chat.engine.bundle.digest:
             raise BadInput(
                 f"The session {path} belongs to another model; open it with the bundle it was "
                 f"saved with."
@@ -104,17 +108,18 @@ def load(conversation: Conversation, path: Path) -> None:
         layers = {f"{LAYER}{i}" for i in range(sizes.layers)} if cache else set()
         if file.names != {HEADER, *keys, *layers}:
             raise ValueError("an array is missing, or one too many")
-        restored = _restored(conversation, header, _memories(file, keys, sizes.memory_shape))
+        features = _features(file, keys, sizes.memory_shape)
+        conversation = _conversation(chat.engine, header, features)
         if cache:
-            _restore_cache(restored, file, cache)
-    conversation.system, conversation.exchanges = restored.system, restored.exchanges
+            _restore_cache(chat.decoder, conversation, file, cache)
+    chat.conversation = conversation
 
 
-def _longest_header(conversation: Conversation) -> int:
-    return HEADER_BYTES + HEADER_BYTES_PER_TOKEN * conversation.engine.context
+def _longest_header(engine: Engine) -> int:
+    return HEADER_BYTES + HEADER_BYTES_PER_TOKEN * engine.context
 
 
-def _memories(
+def _features(
     file: SessionFile, keys: set[str], shape: tuple[int, ...]
 ) -> dict[str, ImageFeatures]:
     if not all(KEY.fullmatch(key) for key in keys):
@@ -122,13 +127,11 @@ def _memories(
     return {key: ImageFeatures(key, file.array(key, shape)) for key in keys}
 
 
-def _restored(
-    conversation: Conversation, header: dict[str, Any], memories: dict[str, ImageFeatures]
+def _conversation(
+    engine: Engine, header: dict[str, Any], features: dict[str, ImageFeatures]
 ) -> Conversation:
-    """A conversation beside the given one, checked for what none can hold."""
-    engine = conversation.engine
-    restored = copy(conversation)
-    restored.system, restored.exchanges = _text(header["system"]), []
+    """What the header says, checked for what no conversation can hold."""
+    restored = Conversation(engine, _text(header["system"]))
     vocab = engine.bundle.manifest.sizes.vocab
     forbidden = {*engine.tokenizer.suppressed(vocab), engine.tokenizer.eos}
     for e in header["exchanges"]:
@@ -137,7 +140,7 @@ def _restored(
             raise ValueError("an answer has a token that none can have")
         exchange = Exchange(
             question=_text(e["question"]),
-            images=[memories[key] for key in e["images"]],
+            images=[features[key] for key in e["images"]],
             names=_list_of(str, e["names"]),
             answer=_text(e["answer"]),
             answer_ids=answer_ids,
@@ -146,37 +149,39 @@ def _restored(
     return restored
 
 
-def _cache(conversation: Conversation) -> CacheState | None:
-    """What the conversation's decoder holds of it."""
-    ids, images = conversation.prompt()
-    if not conversation.exchanges or len(ids) > conversation.engine.context:
+def _cache(chat: Chat) -> CacheState | None:
+    """What the chat's decoder holds of its conversation."""
+    ids, images = chat.prompt()
+    if not chat.exchanges or len(ids) > chat.engine.context:
         return None
-    state = conversation.decoder.export_cache(ids, images)
+    state = chat.decoder.export_cache(ids, images)
     return state if state.ids.size else None
 
 
-def _restore_cache(conversation: Conversation, file: SessionFile, cache: dict[str, Any]) -> None:
+def _restore_cache(
+    decoder: Decoder, conversation: Conversation, file: SessionFile, cache: dict[str, Any]
+) -> None:
     sizes = conversation.engine.bundle.manifest.sizes
     token_ids = _list_of(int, cache["ids"])
     shape = (2, sizes.kv_heads, len(token_ids), sizes.head_dim)
-    dtype = conversation.decoder.cache_dtype
+    dtype = decoder.cache_dtype
     state = CacheState(
         ids=np.array(token_ids, dtype=np.int64),
         keys=_list_of(str, cache["keys"]),
         seen=np.array(_list_of(int, cache["seen"]), dtype=np.int64),
         layers=(file.array(f"{LAYER}{i}", shape, dtype) for i in range(sizes.layers)),
     )
-    conversation.decoder.import_cache(state, *conversation.prompt())
+    decoder.import_cache(state, *conversation.prompt())
 
 
 def _text(value: Any) -> str:
     if type(value) is not str:
-        raise ValueError("something that is no text is in the place of one")
+        raise ValueError("something else stands where a text should")
     value.encode()  # half a character is none, and raises
     return value
 
 
 def _list_of(kind: type, values: Any) -> list[Any]:
     if type(values) is not list or any(type(value) is not kind for value in values):
-        raise ValueError(f"something else is in the place of a list of {kind.__name__}")
+        raise ValueError(f"something else stands where a list of {kind.__name__} should")
     return values

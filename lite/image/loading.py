@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -51,9 +52,11 @@ class Picture:
     name: str = "the image"
 
 
-def load_image(
-    source: str | Path | bytes | Image.Image | np.ndarray | Picture, *, max_pixels: int = MAX_PIXELS
-) -> Picture:
+# What a person may give as an image.
+ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Picture
+
+
+def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode a path, an encoded file's bytes, a Pillow image, or an array uint8 `[H, W, 3]`.
 
     A `Picture` is returned as it is. Else EXIF orientation is applied, transparency is laid over

@@ -67,8 +67,7 @@ class Answer:
         past, self._key = self._answers.rebuild(job.system, job.turns, features)
         self._last = past.exchanges[-1] if past.exchanges else None
         self._slot = self._pool.take_slot(*_prompt(past, Exchange(question, features[-1])))
-        self._chat = Chat(past.engine, past.system, self._slot.decoder)
-        self._chat.exchanges = past.exchanges
+        self._chat = Chat(past.engine, decoder=self._slot.decoder, conversation=past)
         asked = self._chat.ask(
             question,
             features[-1],

@@ -18,7 +18,7 @@ from lite.terminal.printing import Printer
 from lite.terminal.session_store import SessionStore
 
 if TYPE_CHECKING:
-    from lite.chat.chat import Chat, ImageSource
+    from lite.chat.chat import Chat, ImageInput
     from lite.chat.conversation import Exchange
     from lite.chat.model import Model
     from lite.image.loading import Picture
@@ -101,7 +101,7 @@ class ChatSession:
             else:
                 self.chat.exchanges[:] = before
 
-    def _print(self, question: str, images: Sequence[ImageSource]) -> None:
+    def _print(self, question: str, images: Sequence[ImageInput]) -> None:
         progress = self.printer.progress
         self.prefetch.wait(progress)
         self.printer.print(self.chat.ask(question, images, progress=progress, **self.settings))

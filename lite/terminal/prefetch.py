@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lite.cli import BACKGROUND, say
 
 if TYPE_CHECKING:
-    from lite.chat.chat import Chat, ImageSource
+    from lite.chat.chat import Chat, ImageInput
 
 POLL_SECONDS = 0.05
 
@@ -28,7 +28,7 @@ class Prefetch:
         self._progress: tuple[str, int, int] | None = None
         self._messages: list[str] = []
 
-    def start(self, chat: Chat, images: Sequence[ImageSource]) -> None:
+    def start(self, chat: Chat, images: Sequence[ImageInput]) -> None:
         """Start on what a question about `images` needs, after the work already under way."""
         previous, images = self._thread, [*images]
 

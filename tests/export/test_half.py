@@ -28,13 +28,13 @@ def test_activations_and_cache_are_float16_and_the_rest_is_as_before(halves: Any
     model = lite.load(halves("fp16"))
     assert model.bundle.manifest.activations == "fp16"
     assert model.decoder.cache_dtype == np.float16
-    (memory,) = model.look(DOG)
+    (memory,) = model.encode_images(DOG)
     assert memory.array.dtype == model.score([1, 30]).dtype == np.float32
 
 
 def test_a_conversation_is_used_again_and_kept(halves: Any) -> None:
     first, second = (lite.load(halves("fp16")) for _ in range(2))
-    ids, images = [1, 401, *range(30, 50)], first.look(DOG)
+    ids, images = [1, 401, *range(30, 50)], first.encode_images(DOG)
     first.decoder.logits(ids, images)
     second.decoder.import_cache(first.decoder.export_cache(ids, images), ids, images)
     rows = [model.decoder.logits([*ids, 60], images) for model in (first, second)]

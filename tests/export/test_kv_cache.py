@@ -41,7 +41,7 @@ def test_logits_stay_close_on_prompts_that_calibration_never_saw(pair: Any) -> N
         for end in range(max(1, len(ids) - 12), len(ids) + 1):
             if ids[:end].count(401) != len(images):
                 continue
-            seen = [m.look(images) for m in pair]
+            seen = [m.encode_images(images) for m in pair]
             a, b = (m.decoder.logits(ids[:end], s) for m, s in zip(pair, seen, strict=True))
             divergences.append(kl_divergence(a, b))
     assert len(divergences) > 10
@@ -60,7 +60,7 @@ def test_the_manifest_says_so_and_keeps_the_proof(pair: Any) -> None:
 
 def test_the_cache_is_used_again_and_rewound(pair: Any) -> None:
     model = pair[1]
-    ids, images = [1, 401, *range(30, 50)], model.look(DOG)
+    ids, images = [1, 401, *range(30, 50)], model.encode_images(DOG)
     model.decoder.logits(ids, images)
     first = model.decoder.logits([*ids, 60, 61], images)
     assert model.decoder.computed == 2

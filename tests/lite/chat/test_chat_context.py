@@ -86,7 +86,7 @@ def test_images_of_dropped_turns_stay_in_order(small: lite.Model) -> None:
     ask(chat, "that", [CAT])
     fill(chat)
     keys = [memory.key for memory in chat.prompt()[1]]
-    assert keys == [memory.key for memory in small.look([DOG, CAT])]
+    assert keys == [memory.key for memory in small.encode_images([DOG, CAT])]
     assert chat.prompt()[0].count(IMAGE) == 2
     assert [name for e in chat.exchanges for name in e.names] == ["the given array"] * 2
 

@@ -220,7 +220,7 @@ def test_an_exported_cache_says_what_each_position_saw(here: lite.Model) -> None
     state = here.decoder.export_cache(text)
     assert (state.keys, state.seen.tolist()) == ([], [-1, -1, -1])
     image = here.tokenizer.image
-    cat, dog = here.look([CAT, DOG])
+    cat, dog = here.encode_images([CAT, DOG])
     ids = [1, image, 30, image, 31]
     here.decoder.logits([1, image], [cat])
     here.decoder.logits(ids, [dog, dog])

@@ -87,6 +87,6 @@ def test_where_turns_are_kept_a_full_context_ends_the_answer(small: lite.Model) 
 
 def test_memories_are_images_too(model: Callable[..., lite.Model]) -> None:
     opened = model()
-    by_memory = list(opened.chat().ask(QUESTION, opened.look(DOG), max_tokens=8))
+    by_memory = list(opened.chat().ask(QUESTION, opened.encode_images(DOG), max_tokens=8))
     by_picture = list(opened.chat().ask(QUESTION, DOG, max_tokens=8))
     assert [p.token for p in by_memory] == [p.token for p in by_picture]

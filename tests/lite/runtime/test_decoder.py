@@ -53,7 +53,7 @@ def test_what_is_appended_is_all_that_runs(here: lite.Model) -> None:
 
 
 def test_text_after_an_image_costs_only_itself(here: lite.Model) -> None:
-    (dog,) = here.look(DOG)
+    (dog,) = here.encode_images(DOG)
     check(here, ONE, [dog], len(ONE))
     check(here, [*ONE, 60, 61], [dog], 2)
 
@@ -68,14 +68,14 @@ def test_an_edited_or_shortened_history_runs_from_where_it_differs(here: lite.Mo
 
 
 def test_the_first_image_of_a_conversation_runs_everything_again(here: lite.Model) -> None:
-    (dog,) = here.look(DOG)
+    (dog,) = here.encode_images(DOG)
     check(here, TEXT, [], len(TEXT))
     # Under both rules the gated feed-forward, skipped so far, now runs for every token.
     check(here, [*TEXT, IMAGE, 60], [dog], len(TEXT) + 2)
 
 
 def test_a_further_image_runs_what_it_changes(here: lite.Model, rule: str) -> None:
-    dog, cat = (here.look(picture)[0] for picture in (DOG, CAT))
+    dog, cat = (here.encode_images(picture)[0] for picture in (DOG, CAT))
     check(here, ONE, [dog], len(ONE))
     two = [*ONE, 60, IMAGE, 61]
     changed = AT + 1 if rule == "following" else len(ONE)
@@ -84,21 +84,21 @@ def test_a_further_image_runs_what_it_changes(here: lite.Model, rule: str) -> No
 
 
 def test_an_image_taken_away_runs_what_it_changed(here: lite.Model, rule: str) -> None:
-    dog, cat = (here.look(picture)[0] for picture in (DOG, CAT))
+    dog, cat = (here.encode_images(picture)[0] for picture in (DOG, CAT))
     here.decoder.logits([*ONE, 60, IMAGE, 61], [dog, cat])
     check(here, [*ONE, 60], [dog], len(ONE) - AT if rule == "following" else 1)
     check(here, TEXT, [], len(TEXT))
 
 
 def test_another_image_in_its_place_runs_what_saw_it(here: lite.Model, rule: str) -> None:
-    dog, cat = (here.look(picture)[0] for picture in (DOG, CAT))
+    dog, cat = (here.encode_images(picture)[0] for picture in (DOG, CAT))
     check(here, ONE, [dog], len(ONE))
     check(here, ONE, [cat], len(ONE) if rule == "following" else len(ONE) - AT)
-    check(here, ONE, here.look([CAT.copy()]), 1)  # equal content is the same image
+    check(here, ONE, here.encode_images([CAT.copy()]), 1)  # equal content is the same image
 
 
 def test_the_same_image_twice_is_two_images(here: lite.Model) -> None:
-    dogs = here.look([DOG, DOG])
+    dogs = here.encode_images([DOG, DOG])
     two = [*ONE, IMAGE, 60]
     check(here, two, dogs, len(two))
     check(here, [*two, 61], dogs, 1)
@@ -108,7 +108,7 @@ def test_the_same_image_twice_is_two_images(here: lite.Model) -> None:
 def test_a_prompt_in_chunks_equals_one_run(
     chunk: int, here: lite.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, ids = here.look([DOG, CAT]), [*ONE, 60, IMAGE, 61, 62]
+    images, ids = here.encode_images([DOG, CAT]), [*ONE, 60, IMAGE, 61, 62]
     whole, scored = here.decoder.logits(ids, images), here.decoder.score(ids, images)
     monkeypatch.setattr(decoder_module, "PREFILL_CHUNK", chunk)
     np.testing.assert_allclose(here.decoder.score(ids, images), scored, atol=1e-4)
@@ -125,7 +125,7 @@ def test_a_prompt_in_chunks_equals_one_run(
 def test_an_interrupted_prompt_leaves_a_cache_that_is_right(
     error: type[BaseException], here: lite.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = here.look(DOG)
+    images = here.encode_images(DOG)
     here.decoder.logits(TEXT)
     monkeypatch.setattr(decoder_module, "PREFILL_CHUNK", 4)
 
@@ -141,7 +141,7 @@ def test_an_interrupted_prompt_leaves_a_cache_that_is_right(
 def test_a_run_that_fails_leaves_a_cache_that_is_right(
     here: lite.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = here.look(DOG)
+    images = here.encode_images(DOG)
     damaged = ImageFeatures("damaged", np.full_like(images[0].array, np.nan))
     here.decoder.logits(TEXT)
     with pytest.raises(lite.LiteError, match="numbers that are not finite"):
@@ -153,7 +153,7 @@ def test_a_run_that_fails_leaves_a_cache_that_is_right(
 @given(data=st.data())
 def test_any_sequence_after_any_other_is_right(bundles: Any, data: Any) -> None:
     here = lite.load(bundles(data.draw(st.sampled_from(list(RULES.values())))))
-    memories = here.look([DOG, CAT])
+    memories = here.encode_images([DOG, CAT])
     tokens = st.lists(st.sampled_from([30, 31, IMAGE]), min_size=1, max_size=12)
     for ids in data.draw(st.lists(tokens, min_size=2, max_size=4)):
         images = [data.draw(st.sampled_from(memories)) for _ in range(ids.count(IMAGE))]
@@ -205,7 +205,7 @@ def test_what_cannot_be_run_is_refused(
     ids: Any, images: int, words: str, model: Callable[..., lite.Model]
 ) -> None:
     here = model()
-    memories = here.look([DOG] * images)
+    memories = here.encode_images([DOG] * images)
     here.decoder.logits(TEXT)
     for ask in (here.decoder.logits, here.decoder.score):
         with pytest.raises(BadInput, match=words):

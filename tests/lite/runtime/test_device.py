@@ -79,7 +79,7 @@ def resident() -> int:
 @pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
 def test_a_gpu_gives_the_logits_of_the_cpu(halves: Any, kind: str) -> None:
     models = [lite.load(halves(kind), where) for where in (CPU, CUDA)]
-    ids, seen = [1, 401, *range(30, 50)], [model.look(DOG) for model in models]
+    ids, seen = [1, 401, *range(30, 50)], [model.encode_images(DOG) for model in models]
     for end in (len(ids) - 3, len(ids) - 1, len(ids)):
         pair = zip(models, seen, strict=True)
         rows = [model.decoder.logits(ids[:end], images) for model, images in pair]

@@ -66,7 +66,7 @@ def test_the_same_tokens_in_fewer_runs(here: lite.Model) -> None:
 
 
 def test_images_are_seen_as_before(here: lite.Model) -> None:
-    images = here.look([DOG, CAT])
+    images = here.encode_images([DOG, CAT])
     prompt = [1, 40, IMAGE, *range(30, 40), IMAGE, *range(30, 40), 50]
     plain, _ = generate(here, prompt, images)
     guessed, _ = generate(here, prompt, images, Free())
@@ -81,7 +81,7 @@ def test_any_prompt_gives_the_tokens_of_one_run_a_token(bundles: Any, data: Any)
     # Few different tokens, so that n-grams come again, wrongly as often as rightly.
     alphabet = data.draw(st.sampled_from([[30, 31], [30, 31, 32, IMAGE], list(range(20, 300))]))
     prompt = [1, *data.draw(st.lists(st.sampled_from(alphabet), min_size=1, max_size=40))]
-    pictures = model.look([DOG, CAT])
+    pictures = model.encode_images([DOG, CAT])
     images = [pictures[i % 2] for i in range(prompt.count(IMAGE))]
     how = data.draw(
         st.sampled_from(
@@ -186,7 +186,7 @@ def test_the_end_of_the_context_is_never_passed(small: lite.Model) -> None:
 
 
 def test_rows_ahead_are_the_logits_of_each_prefix(here: lite.Model) -> None:
-    (dog,) = here.look(DOG)
+    (dog,) = here.encode_images(DOG)
     ids, draft = [1, IMAGE, 30, 31], [32, 33, 34]
     rows = here.decoder.ahead(ids, [dog], draft)
     for k in range(len(draft) + 1):

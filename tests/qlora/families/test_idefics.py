@@ -153,7 +153,7 @@ def test_torch_and_onnx_equal_transformers(made: tuple[Any, Path], tmp_path: Pat
         assert np.abs(logits - expected).max() <= 1e-4
         assert np.abs(bundle.score(ids, images) - expected).max() <= 1e-3
         # The text before the first image, computed without any, is right for what follows.
-        seen = bundle.look(images)
+        seen = bundle.encode_images(images)
         bundle.decoder.logits(ids[:3])
         assert np.abs(bundle.decoder.logits(ids, seen) - expected[-1]).max() <= 1e-3
         assert bundle.decoder.computed == len(ids) - 3

@@ -85,7 +85,7 @@ def test_torch_and_onnx_equal_transformers(made: tuple[Any, Path], tmp_path: Pat
         assert np.abs(logits_of(weights, ids, pixels) - expected).max() <= 1e-4
         assert np.abs(bundle.score(ids, images) - expected).max() <= 1e-3
         # From a cache that holds the beginning, whatever part of the images it ends in.
-        seen = bundle.look(images)
+        seen = bundle.encode_images(images)
         if count:
             bundle.decoder.logits(ids[: 3 + places], seen[:1])
         assert np.abs(bundle.decoder.logits(ids, seen) - expected[-1]).max() <= 1e-3

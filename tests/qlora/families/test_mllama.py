@@ -87,7 +87,7 @@ def test_onnx_equals_transformers(made: tuple[Any, Path], tmp_path: Path) -> Non
         assert np.abs(exact.score(ids, images) - expected).max() <= 1e-3
         divergences.append(kl_divergence(expected, coarse.score(ids, images)))
         # From the cache, one token at a time.
-        seen = exact.look(images)
+        seen = exact.encode_images(images)
         for end in range(3, len(ids) + 1):
             part = seen[: int((ids[:end] == IMAGE).sum())]
             last = exact.decoder.logits(ids[:end], part)
@@ -142,7 +142,7 @@ def test_an_image_that_comes_later_leaves_the_cache_right(
     model, folder = made
     write_bundle(read_model(folder), tmp_path / "b", precision("fp32"), lambda bundle: [])
     bundle, images = lite.load(tmp_path / "b"), pictures(2)
-    ids, seen = np.array([300, 20, 31, IMAGE, IMAGE, 45, 50]), bundle.look(images)
+    ids, seen = np.array([300, 20, 31, IMAGE, IMAGE, 45, 50]), bundle.encode_images(images)
     bundle.decoder.logits(ids[:3])  # as a conversation without images
     bundle.decoder.logits(ids[:4], seen[:1])
     last = bundle.decoder.logits(ids, seen)
