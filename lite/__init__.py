@@ -1,13 +1,13 @@
 """The edge runtime: chat about images with a quantized bundle, without torch or any network.
 
-Contract: needs numpy, ONNX Runtime, tokenizers and Pillow only; imports nothing of `qlora`,
-`export` or `bench`.
+Contract: needs no torch, no transformers and no network; imports nothing of `qlora`, `export` or
+`bench`. Its names are imported at their first use.
 
 Example:
     >>> import lite
     >>> chat = lite.load("bundle").chat()  # lite.load() opens the demo model
-    >>> for piece in chat.ask("What is this?", image="photo.jpg"):
-    ...     print(piece.text, end="")
+    >>> for event in chat.ask("What is this?", image="photo.jpg"):
+    ...     print(event.text, end="")
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lite.chat.answer import StreamEvent, Timings
     from lite.chat.chat import Chat
     from lite.chat.model import Model, load
+    from lite.chat.sampling import Sampling
     from lite.errors import BadInput, LiteError
 
     __version__: str
@@ -28,6 +29,7 @@ __all__ = [
     "Chat",
     "LiteError",
     "Model",
+    "Sampling",
     "StreamEvent",
     "Timings",
     "__version__",
@@ -39,6 +41,7 @@ _HOMES = {
     "Chat": "chat.chat",
     "LiteError": "errors",
     "Model": "chat.model",
+    "Sampling": "chat.sampling",
     "StreamEvent": "chat.answer",
     "Timings": "chat.answer",
     "load": "chat.model",
@@ -46,7 +49,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import at first use: the commands are inside of `run`, where Ctrl-C is heard, by then."""
+    """Import at first use: by then the commands are inside of `run`, which handles Ctrl-C."""
     if name == "__version__":
         return _version()
     if name not in _HOMES:

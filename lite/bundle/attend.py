@@ -1,18 +1,19 @@
-"""Which image each token sees: the attend rules.
+"""Which image each token attends to: the attend rules.
 
 Contract: pure functions over token ids; training, export checks and chat all ask here, so the
-rule exists once. Image numbers are 1-based; 0 means that a token sees no image. Models with gated
-cross-attention follow one of the `GATED_RULES`, those with spliced tokens the last. `RULES` are
-those that a checkpoint does not tell.
+rule exists once. Image numbers are 1-based; 0 means that a token attends
+to none. Models with gated cross-attention follow one of the `GATED_RULES`, those with spliced
+tokens the last. `RULES` are those that a checkpoint does not tell.
 
 `following`  MultiModal-GPT and OpenFlamingo v0 as released (`attend_previous=False`): `<image>`
-             sees itself, any other token the image that comes next, and after the last image
+             attends to itself, any other token the image that comes next, and after the last image
              nothing.
-`preceding`  OpenFlamingo v2 and Otter: every token sees the last image at or before it.
+`preceding`  OpenFlamingo v2 and Otter: every token attends to the last image at or before it.
 `neighbours` Llama-3.2-Vision (`get_cross_attention_token_mask` of transformers): as `preceding`,
-             but of images side by side a token sees all, up to the last one at or before it.
-`own`        An image takes several `<image>` tokens, and each is a part of its image; text sees
-             none (it attends to those tokens as to any other).
+             but of images side by side a token attends to all, up to the last one at or
+             before it.
+`own`        An image takes several `<image>` tokens, and each is a part of its image; text
+             attends to those tokens as to any other.
 """
 
 from __future__ import annotations
@@ -51,31 +52,31 @@ def image_index(
     Source: `MaskedCrossAttention` of open_flamingo 0.0.2 with `only_attend_immediate_media`.
     """
     is_image = np.asarray(ids) == image_id
-    seen = np.cumsum(is_image)
+    count = np.cumsum(is_image)
     if rule == OWN:
         # Where a run of images ends, the last of them must be complete.
         ends = is_image & ~np.append(is_image[1:], False)
-        if (seen[ends] % image_tokens).any():
+        if (count[ends] % image_tokens).any():
             raise BadInput(
                 f"An image takes {image_tokens} <image> tokens of this model, but the prompt holds "
                 f"a part of one; give all of them."
             )
-        return np.where(is_image, (seen - 1) // image_tokens + 1, 0).astype(np.int32)
+        return np.where(is_image, (count - 1) // image_tokens + 1, 0).astype(np.int32)
     if rule in (PRECEDING, NEIGHBOURS):
-        return seen.astype(np.int32)
+        return count.astype(np.int32)
     if rule != FOLLOWING:
         raise BadInput(
             f"The attend rule {rule!r} is unknown; choose one of {', '.join(GATED_RULES)}."
         )
-    following = np.where(is_image, seen, seen + 1)
-    total = seen[-1] if seen.size else 0
+    following = np.where(is_image, count, count + 1)
+    total = count[-1] if count.size else 0
     return np.where(following > total, 0, following).astype(np.int32)
 
 
 def first_image(ids: Sequence[int] | np.ndarray, image_id: int) -> np.ndarray:
-    """The first image that each token sees under `neighbours`, int32 `[T]`; 0 for no image.
+    """The first image that each token attends to under `neighbours`, int32 `[T]`; 0 for no image.
 
-    The last one is `image_index`'s, and a token sees those between them too.
+    The last one is `image_index`'s, and a token attends to those between them too.
     """
     is_image = np.asarray(ids) == image_id
     opens = is_image & ~np.append(False, is_image[:-1])

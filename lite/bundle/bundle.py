@@ -72,7 +72,7 @@ class Bundle:
 
     @property
     def vision_digest(self) -> str:
-        """The same over all that the visual memory of an image depends on."""
+        """The same over all that the features of an image depend on."""
         parts: dict[str, Any] = {
             name: record.sha256
             for name, record in sorted(self.manifest.files.items())

@@ -1,12 +1,13 @@
 """How visual tokens enter the decoder: by gated cross-attention, or spliced into the prompt.
 
 Contract: data and arithmetic over token ids, shared by training, export and chat. Whatever the
-injection, an image is what `<image>` stands for in the ids, and every token has a *sight*: the
-number, from 1, of the image that it sees or is a part of; 0 for none (`lite.bundle.attend`).
+injection, an image is what `<image>` stands for in the ids, and every token has an attended image:
+the number, from 1, of the image that it attends to or is a part of; 0 for none
+(`lite.bundle.attend`).
 
-`gated`    One `<image>` stands for an image, and the attend rule says which tokens see it. The
-           decoder's visual memory holds keys and values for each gated block.
-`spliced`  An image takes as many `<image>` tokens as it has visual tokens, which take their place
+`gated`    One `<image>` stands for an image, and the attend rule says which tokens attend to
+           it. Its features are keys and values for each gated block.
+`spliced`  An image takes as many `<image>` tokens as it has visual tokens, which replace them
            as embeddings. Images may be neighbours: each has its own tokens, counted from the first.
 """
 
@@ -40,7 +41,7 @@ class Injection:
 
     @classmethod
     def from_name(cls, name: str, image_id: int, latents: int, attend: str) -> Injection:
-        """The injection called `name` of a model with so many visual tokens for each image."""
+        """The injection called `name`, of a model with `latents` visual tokens for each image."""
         return cls(image_id, latents if name == SPLICED else 1, attend)
 
     def attended_images(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -53,17 +54,20 @@ class Injection:
 
     @property
     def several(self) -> bool:
-        """Whether a token may see several images."""
+        """Whether a token may attend to several images."""
         return self.attend == NEIGHBOURS
 
     def ranges(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The first and the last image that each token sees, int32 `[T, 2]`; errors as above."""
+        """The first and the last image that each token attends to, int32 `[T, 2]`.
+
+        Errors as for `attended_images`.
+        """
         last = self.attended_images(ids)
         first = first_image(ids, self.image_id) if self.several else last
         return np.stack((first, last), axis=-1)
 
     def index(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """`attended_images`, or `ranges` where a token may see several: what the model takes."""
+        """What the model takes: `attended_images`, or `ranges` where a token may have several."""
         return self.ranges(ids) if self.several else self.attended_images(ids)
 
     def offsets(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:

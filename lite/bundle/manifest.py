@@ -25,7 +25,7 @@ READ_VERSIONS = (1, VERSION)
 MANIFEST = "manifest.json"
 VISION, DECODER, TOKENIZER = "vision.onnx", "decoder.onnx", "tokenizer.json"
 REQUIRED = (VISION, DECODER, TOKENIZER)
-# Ids are int32 at the narrowest place they pass through.
+# Ids are int32 where they are narrowest.
 MAX_ID = 1 << 31
 
 
@@ -38,7 +38,7 @@ class Sizes:
         context: positions that the model can hold.
         vocab: width of the logits.
         latents: visual tokens of one image.
-        blocks, visual_heads, visual_head_dim: visual memory of one image is
+        blocks, visual_heads, visual_head_dim: the features of one image are
             `[blocks, 2, visual_heads, latents, visual_head_dim]`, with heads of keys and values;
             or, of a decoder without gated blocks (0 and 0), `[latents, visual_head_dim]`.
         parameters: of the whole model.
@@ -56,8 +56,8 @@ class Sizes:
     parameters: int
 
     @property
-    def memory_shape(self) -> tuple[int, ...]:
-        """Shape of one image's visual memory; its last axis but one is that of the latents."""
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of the features of one image; its last axis but one is that of the latents."""
         of_block = (self.latents, self.visual_head_dim)
         return (self.blocks, 2, self.visual_heads, *of_block) if self.blocks else of_block
 
@@ -200,7 +200,7 @@ def _template(data: Any, version: int) -> Template:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The checked manifest of a bundle folder; its files are not looked at.
+    """The checked manifest of a bundle folder; its files are not opened.
 
     Raises:
         BadInput: there is no folder, no manifest, or not a valid one.

@@ -1,4 +1,4 @@
-"""An answer in the making: its text, its cost, and the pieces that a reader gets.
+"""An answer as it grows: its text, its cost, and the events that a reader gets.
 
 Contract: text is shown only when it is certain: a character cut between tokens waits for its rest,
 and what may open a new turn waits until it does or does not. The exchange's `answer` and
@@ -17,10 +17,10 @@ from lite.text.tokenizer import TextStream, Tokenizer
 
 @dataclass
 class Timings:
-    """What one answer cost so far; every piece of it carries the same object.
+    """What one answer cost so far; every event of it carries the same object.
 
     Attributes:
-        image_seconds: loading pictures and computing their visual memory.
+        image_seconds: loading pictures and computing their features.
         images_computed: pictures for which the vision graph ran; others came from the cache.
         prompt_tokens: length of the prompt.
         prefill_tokens: tokens of it that were not in the KV cache.
@@ -54,7 +54,7 @@ class StreamEvent:
 
     Attributes:
         text: what it adds; empty while a character or a possible end of turn is incomplete.
-        token: its id, or None for a piece that is only a note or the last held-back text.
+        token: its id, or None for an event that is only a note or the last held-back text.
         logprob: natural log of the model's probability of the token.
         timings: of the answer so far.
         note: a sentence for the person, such as that old turns were dropped.
@@ -74,20 +74,20 @@ class AnswerText:
         self,
         exchange: Exchange,
         tokenizer: Tokenizer,
-        turns: tuple[str, ...],
+        template_stops: tuple[str, ...],
         stops: tuple[str, ...] = (),
     ) -> None:
         """
         Args:
             exchange: to grow.
             tokenizer: of its tokens.
-            turns: texts that open a new turn.
+            template_stops: texts that open a new turn.
             stops: texts before which the reader wants the answer to end.
         """
         self._exchange = exchange
         self._tokenizer = tokenizer
         self._stream = TextStream(tokenizer)
-        self._turns = turns
+        self._template_stops = template_stops
         self._stops = stops
         # An answer begins after the newline of its heading, which a stop text may begin with.
         self._held = "\n"
@@ -105,7 +105,9 @@ class AnswerText:
         at = self._end()
         if at >= 0:
             return self._stop(at)
-        keep = max((_overlap(self._held, s) for s in (*self._turns, *self._stops)), default=0)
+        keep = max(
+            (_overlap(self._held, s) for s in (*self._template_stops, *self._stops)), default=0
+        )
         return self._show(len(self._held) - keep)
 
     def end(self) -> str:
@@ -116,14 +118,14 @@ class AnswerText:
         return self._show(len(self._held))
 
     def interrupt(self) -> None:
-        """Forget what was held back: nobody has seen it."""
+        """Forget what was held back, which was not shown."""
         if not self.stopped:
             self._forget_held()
 
     def _end(self) -> int:
         """Where in the held text the answer ends; -1 for nowhere."""
         heading = int(self._decoded == len(self._held))  # not part of the answer
-        ends = [self._held.find(turn) for turn in self._turns]
+        ends = [self._held.find(turn) for turn in self._template_stops]
         ends += [self._held.find(stop, heading) for stop in self._stops]
         return min((end for end in ends if end >= 0), default=-1)
 

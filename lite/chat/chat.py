@@ -203,7 +203,7 @@ class Chat:
             path: the file; what it held is replaced, at once or not at all.
             kv: keep the KV cache too. The file is then larger (1 MiB a token for a 7B LLaMA), and
                 the next turn after reopening computes only its own tokens; without it the
-                conversation is read again once.
+                conversation is prefilled again once.
 
         Raises:
             BadInput: the file cannot be written.

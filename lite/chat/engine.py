@@ -23,8 +23,8 @@ from lite.text.tokenizer import Tokenizer
 class Engine:
     """Tokenizer, template, vision encoder and decoder of one bundle.
 
-    It holds one KV cache, which its conversations share: the last one continues for the cost of
-    its new tokens, another one is read again from where it differs.
+    It holds one KV cache, which its conversations share: the last one prefills only its new tokens,
+    another one is prefilled again from where it differs.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """What `lite.load` returns: a bundle ready to chat, to tokenize and to score.
 
-Contract: everything that Python users need hangs here.
+Contract: everything that Python users need can be reached from here.
 """
 
 from __future__ import annotations

@@ -116,10 +116,10 @@ def _kept(probabilities: np.ndarray, s: Sampling) -> int:
 def _penalized(
     logits: np.ndarray, context: Sequence[int] | np.ndarray, penalty: float
 ) -> np.ndarray:
-    seen = np.unique(np.asarray(context, dtype=np.int64))
-    seen = seen[seen < logits.size]
+    used = np.unique(np.asarray(context, dtype=np.int64))
+    used = used[used < logits.size]
     logits = logits.copy()
-    logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
+    logits[used] = np.where(logits[used] > 0, logits[used] / penalty, logits[used] * penalty)
     return logits
 
 

@@ -67,7 +67,7 @@ def save(chat: Chat, path: Path, kv: bool = False) -> None:
             for e in exchanges
         ],
         "cache": cache
-        and {"ids": cache.ids.tolist(), "keys": cache.keys, "seen": cache.seen.tolist()},
+        and {"ids": cache.ids.tolist(), "keys": cache.keys, "seen": cache.attended.tolist()},
     }
     encoded = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     if encoded.size > _longest_header(chat.engine):
@@ -108,7 +108,7 @@ def load(chat: Chat, path: Path) -> None:
         layers = {f"{LAYER}{i}" for i in range(sizes.layers)} if cache else set()
         if file.names != {HEADER, *keys, *layers}:
             raise ValueError("an array is missing, or one too many")
-        features = _features(file, keys, sizes.memory_shape)
+        features = _features(file, keys, sizes.feature_shape)
         conversation = _conversation(chat.engine, header, features)
         if cache:
             _restore_cache(chat.decoder, conversation, file, cache)
@@ -168,7 +168,7 @@ def _restore_cache(
     state = CacheState(
         ids=np.array(token_ids, dtype=np.int64),
         keys=_list_of(str, cache["keys"]),
-        seen=np.array(_list_of(int, cache["seen"]), dtype=np.int64),
+        attended=np.array(_list_of(int, cache["seen"]), dtype=np.int64),
         layers=(file.array(f"{LAYER}{i}", shape, dtype) for i in range(sizes.layers)),
     )
     decoder.import_cache(state, *conversation.prompt())

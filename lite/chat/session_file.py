@@ -86,8 +86,8 @@ class SessionFile:
             array = np.empty(shape, dtype=wanted)
             flat = array.reshape(-1).view(np.uint8)
             for at in range(0, size, CHUNK):
-                piece = entry.read(min(CHUNK, size - at))
-                flat[at : at + CHUNK] = np.frombuffer(piece, dtype=np.uint8)
+                chunk = entry.read(min(CHUNK, size - at))
+                flat[at : at + CHUNK] = np.frombuffer(chunk, dtype=np.uint8)
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has numbers that are not finite")
         return array.astype(dtype, copy=False)

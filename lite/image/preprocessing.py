@@ -1,4 +1,4 @@
-"""From a picture to the pixels that CLIP sees, and to its name in a cache.
+"""From a picture to the pixels of the vision encoder, and to its name in a cache.
 
 Contract: `to_pixels` repeats the transforms that encoders were trained with (open_clip's, and those
 that keep the whole picture) without torch, so one copy serves training and chat; `digest` names a

@@ -1,4 +1,4 @@
-"""The decoder: token ids and visual memories in, logits out, nothing computed twice.
+"""The decoder: token ids and image features in, logits out, nothing computed twice.
 
 Contract: the decoder knows ids and arrays, never text. Its one question is "the logits at the end
 of this sequence"; it compares the sequence with what its KV cache holds (`lite.runtime.kv_cache`)
@@ -52,7 +52,7 @@ class Decoder:
         skips = "conditioned" in self._inputs
         self._cache = KVCache(self._sizes, self.cache_dtype, skips, self.device)
         self._cache.bind(self._binding)
-        self._bound_memory: tuple[tuple[str, ...], ort.OrtValue] | None = None
+        self._bound_features: tuple[tuple[str, ...], ort.OrtValue] | None = None
         self.computed = 0
 
     @classmethod
@@ -114,7 +114,7 @@ class Decoder:
 
         Args:
             ids: the whole sequence.
-            images: a visual memory for each image in it, see `lite.bundle.injection`.
+            images: the features of each image in it, see `lite.bundle.injection`.
             progress: called with (tokens done, tokens to do) after each run.
 
         Raises:
@@ -132,7 +132,7 @@ class Decoder:
 
         Args:
             ids: the whole sequence.
-            images: one visual memory for each `<image>` in it.
+            images: the features of each image in it.
             draft: further tokens, `ordinary` ones.
 
         Returns:
@@ -237,7 +237,7 @@ class Decoder:
         progress: Callable[[int, int], None],
     ) -> np.ndarray:
         """Runs `ids[start:]` in chunks; logits of `ids[first:]`."""
-        seen, offsets = self._injection.ranges(ids), self._injection.offsets(ids)
+        ranges, offsets = self._injection.ranges(ids), self._injection.offsets(ids)
         rows = []
         for at in range(start, len(ids), PREFILL_CHUNK):
             end = min(at + PREFILL_CHUNK, len(ids))
@@ -246,7 +246,7 @@ class Decoder:
             # A chunk before the first position gives one row, which is not used.
             wanted = min(max(first, at), end - 1)
             part = slice(at, end)
-            found = self._run(at, ids[part], seen[part], offsets[part], images, wanted - at)
+            found = self._run(at, ids[part], ranges[part], offsets[part], images, wanted - at)
             rows += [found] if end > first else []
             self._cache.hold(ids[:end], attended_images[:end])
             progress(end - start, len(ids) - start)
@@ -264,8 +264,8 @@ class Decoder:
         """One run of the graph: logits of `ids[first:]`, float32 `[T - first, vocab]`."""
         # Not `np.unique` by rows: while it compares them, it makes a TypeError of a Ctrl-C.
         different = {*map(tuple, ranges.tolist())}
-        seen = sorted({j for a, b in different if b for j in range(a, b + 1)})
-        first_number, number = np.searchsorted([0, *seen], ranges).T  # in the joined memory, from 1
+        attended = sorted({j for a, b in different if b for j in range(a, b + 1)})
+        first_number, number = np.searchsorted([0, *attended], ranges).T  # among these, from 1
         place = np.where(number > 0, (number - 1) * self._injection.image_tokens + offsets + 1, 0)
         inputs = {
             "input_ids": ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(ids)[None]),
@@ -274,7 +274,7 @@ class Decoder:
             "conditioned": ort.OrtValue.ortvalue_from_numpy(np.array(bool(images))),
             "past_length": ort.OrtValue.ortvalue_from_numpy(np.array([past], dtype=np.int32)),
             "logits_from": ort.OrtValue.ortvalue_from_numpy(np.array([first], dtype=np.int64)),
-            "visual_memory": self._memory([images[j - 1] for j in seen]),
+            "visual_memory": self._joined([images[j - 1] for j in attended]),
         }
         binding = self._binding
         for name, value in inputs.items():
@@ -296,16 +296,16 @@ class Decoder:
             )
         return logits
 
-    def _memory(self, images: Sequence[ImageFeatures]) -> ort.OrtValue:
-        """The memories of `images` side by side: n * latents where one has latents."""
+    def _joined(self, images: Sequence[ImageFeatures]) -> ort.OrtValue:
+        """The features of `images` side by side: n * latents where one has latents."""
         keys = tuple(image.key for image in images)
-        if self._bound_memory is None or self._bound_memory[0] != keys:
-            *outer, _, d = self._sizes.memory_shape
+        if self._bound_features is None or self._bound_features[0] != keys:
+            *outer, _, d = self._sizes.feature_shape
             nothing = np.zeros((*outer, 0, d), dtype=np.float32)
             joined = np.concatenate([nothing, *(image.array for image in images)], axis=-2)
             value = ort.OrtValue.ortvalue_from_numpy(joined, self.device, 0)
-            self._bound_memory = (keys, value)
-        return self._bound_memory[1]
+            self._bound_features = (keys, value)
+        return self._bound_features[1]
 
     def _check_graph(self) -> None:
         """The manifest's sizes against the graph's own, before anything is allocated by them."""
@@ -313,14 +313,14 @@ class Decoder:
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
         shapes = {end.name: end.shape for end in ends}
         self._types = {end.name: end.type for end in ends}
-        memory = [*s.memory_shape[:-2], None, s.visual_head_dim]
+        features = [*s.feature_shape[:-2], None, s.visual_head_dim]
         past = sum(name.startswith("past.") for name in shapes)
         fits = (
             past == 2 * s.layers
             and self._types["past.0.key"] in CACHE_TYPES
             and shapes["past.0.key"][1::2] == [s.kv_heads, s.head_dim]
-            and len(memory) == len(shapes["visual_memory"])
-            and all(a in (b, None) for a, b in zip(memory, shapes["visual_memory"], strict=True))
+            and len(features) == len(shapes["visual_memory"])
+            and all(a in (b, None) for a, b in zip(features, shapes["visual_memory"], strict=True))
             and shapes["logits"][-1] == s.vocab
             and s.context <= MAX_CONTEXT
         )

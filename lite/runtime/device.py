@@ -46,7 +46,7 @@ def choose_device(
     if wanted == CUDA and not cuda_works():
         notice(
             "ONNX Runtime finds no GPU here, so the CPU does the work; the GPU needs NVIDIA's "
-            "driver and the package onnxruntime-gpu in the place of onnxruntime."
+            "driver and the package onnxruntime-gpu instead of onnxruntime."
         )
         return CPU
     if wanted == CUDA and manifest.activations != "fp16":

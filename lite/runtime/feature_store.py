@@ -22,7 +22,7 @@ _DIGEST = hashlib.sha256().digest_size
 class FeatureStore:
     """Arrays of one shape and type in files of their own: 32 bytes of SHA-256, then the values.
 
-    The files tell what a person looked at, so only that person may read them.
+    The files tell which pictures a person used, so only that person may read them.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The KV cache: the keys and values of a sequence, and what each position of it stands for.
 
-Contract: knows ids, visual memory keys and arrays; runs nothing. A position counts as equal when
-its token, the image it attends to, and whether the gated blocks ran are all equal. The buffers may
+Contract: knows ids, keys of image features and arrays; runs nothing. A position counts as equal
+when its token, the image it attends to, and whether the gated blocks ran are all equal. The buffers may
 hold more than the cache vouches for: only its first `len(ids)` positions mean anything.
 """
 
@@ -18,7 +18,7 @@ from lite.bundle.manifest import Sizes
 from lite.runtime.buffers import buffer
 from lite.runtime.device import CPU
 
-# What a position saw, where that was no image with a number from 1.
+# What a position attended to, where that was no image with a number from 1.
 NO_IMAGE = 0  # the gated blocks ran, without an image for this token
 TEXT_ONLY = -1  # a conversation without images: the gated blocks were skipped
 
@@ -32,9 +32,9 @@ class CacheState:
 
     Attributes:
         ids: the token of each position, int64 `[positions]`.
-        keys: keys of the visual memories that were attended to.
-        seen: what each position saw, int64 `[positions]`: j is the memory `keys[j - 1]`, others
-            are `NO_IMAGE` and `TEXT_ONLY`.
+        keys: keys of the image features that were attended to.
+        attended: what each position attended to, int64 `[positions]`: j is the image
+            `keys[j - 1]`, others are `NO_IMAGE` and `TEXT_ONLY`.
         layers: for each layer keys at 0 and values at 1, `[2, kv_heads, positions, head_dim]` of
             the cache's `dtype`. Made one at a time, so that no second copy of
             the whole exists; to be read once, and before the decoder runs again.
@@ -42,7 +42,7 @@ class CacheState:
 
     ids: np.ndarray
     keys: list[str]
-    seen: np.ndarray
+    attended: np.ndarray
     layers: Iterable[np.ndarray]
 
 
@@ -51,7 +51,8 @@ class KVCache:
 
     Attributes:
         ids: tokens of the positions that are right, int64 `[positions]`.
-        attended_images: what they saw, int64 `[positions]`, in the numbers of `attended_images_of`.
+        attended_images: what they attended to, int64 `[positions]`, in the numbers of
+            `attended_images_of`.
         dtype: of the buffers: float32, float16 or int8.
     """
 
@@ -67,7 +68,7 @@ class KVCache:
         """
         self._sizes, self._skips = sizes, skips
         self.dtype = np.dtype(dtype)
-        self._numbers: dict[str, int] = {}  # visual memory key -> number in attended_images
+        self._numbers: dict[str, int] = {}  # key of features -> number in attended_images
         self._unused = itertools.count(NO_IMAGE + 1)
         shape = (1, sizes.kv_heads, sizes.context, sizes.head_dim)
         self._buffers = [buffer(shape, self.dtype, device) for _ in range(2 * sizes.layers)]
@@ -90,11 +91,11 @@ class KVCache:
         self.ids, self.attended_images = ids, attended_images
 
     def attended_images_of(self, index: np.ndarray, keys: Sequence[str]) -> np.ndarray:
-        """What each token sees, in numbers that mean the same from one call to the next.
+        """What each token attends to, in numbers that mean the same from one call to the next.
 
         Args:
             index: from `lite.bundle.injection.Injection.attended_images`, `[T]`.
-            keys: of the visual memories that it numbers from 1.
+            keys: of the image features that it numbers from 1.
         """
         if not keys:
             alone = TEXT_ONLY if self._skips else NO_IMAGE
@@ -119,7 +120,7 @@ class KVCache:
         return CacheState(
             ids=self.ids[:positions],
             keys=[names[number] for number in numbers],
-            seen=np.where(attended_images == TEXT_ONLY, TEXT_ONLY, renumbered),
+            attended=np.where(attended_images == TEXT_ONLY, TEXT_ONLY, renumbered),
             layers=self._layers(positions),
         )
 
@@ -131,11 +132,13 @@ class KVCache:
                 then empty, or as it was.
         """
         n = len(state.ids)
-        known = (state.seen >= TEXT_ONLY) & (state.seen <= len(state.keys))
-        if state.seen.shape != (n,) or not known.all():
-            raise ValueError("a position of the KV cache saw an image that is not there")
-        seen = np.array([NO_IMAGE, *self._numbers_of(state.keys), TEXT_ONLY])[state.seen]
-        if not np.array_equal(state.ids, ids[:n]) or not np.array_equal(seen, attended_images[:n]):
+        known = (state.attended >= TEXT_ONLY) & (state.attended <= len(state.keys))
+        if state.attended.shape != (n,) or not known.all():
+            raise ValueError("a position of the KV cache attends to an image that is not there")
+        attended = np.array([NO_IMAGE, *self._numbers_of(state.keys), TEXT_ONLY])[state.attended]
+        if not np.array_equal(state.ids, ids[:n]) or not np.array_equal(
+            attended, attended_images[:n]
+        ):
             raise ValueError("the KV cache is of another conversation")
         self.hold(ids[:0], attended_images[:0])  # the buffers are about to change
         for i, layer in zip(range(self._sizes.layers), state.layers, strict=True):

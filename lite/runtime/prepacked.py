@@ -34,17 +34,18 @@ from lite.runtime.ort_session import open_session
 from lite.runtime.vision import ImageFeatures
 from lite.userdirs import cache_dir
 
-# A smaller decoder opens in a blink anyway.
-PREPACKED_BYTES = 1 << 28
-# Its size, in those of the plain decoder ...
-TIMES = 2
-# ... and what must be there at least, in its own: free space on the cache's disk, and memory, for
-# both forms are read from the disk's cache when it is opened.
-FREE, MEMORY = 5, 1.25
-# 0 never makes one; what is there already is not used either.
-SWITCH = "MMGPT_LITE_PREPACK"
+# A smaller decoder opens in a fraction of a second anyway.
+MIN_DECODER_BYTES = 1 << 28
+# Size of the arranged form, in sizes of the plain decoder.
+SIZE_RATIO = 2
+# Free space on the cache's disk that there must be, in sizes of the arranged form.
+MIN_DISK_RATIO = 5
+# Memory of the machine likewise: both forms are read through the disk cache at opening.
+MIN_MEMORY_RATIO = 1.25
+# Environment variable: 0 never makes an arranged form, and does not use one that is there.
+VARIABLE = "MMGPT_LITE_PREPACK"
 # Smaller tensors stay in the graph file.
-LEAST_BYTES = 1024
+MIN_EXTERNAL_BYTES = 1024
 
 
 def prepacked_graph(
@@ -61,19 +62,19 @@ def prepacked_graph(
             decoder and writing as much as it has.
     """
     size = sum(r.size for name, r in bundle.manifest.files.items() if name.startswith(DECODER))
-    if device != CPU or size < PREPACKED_BYTES or os.environ.get(SWITCH) == "0":
+    if device != CPU or size < MIN_DECODER_BYTES or os.environ.get(VARIABLE) == "0":
         return None
     folder = _folder(bundle)
     with suppress(OSError):
         if not folder.is_dir():
             _make_room(folder)
-            takes = TIMES * size
+            arranged = SIZE_RATIO * size
             free = shutil.disk_usage(folder.parent).free
-            if free < FREE * takes or memory_bytes() < MEMORY * takes:
+            if free < MIN_DISK_RATIO * arranged or memory_bytes() < MIN_MEMORY_RATIO * arranged:
                 return None
             notice(
                 f"Arranging the weights for this processor, once for this model "
-                f"({takes / 1e9:.1f} GB in {folder.parent}; {SWITCH}=0 prevents it)..."
+                f"({arranged / 1e9:.1f} GB in {folder.parent}; {VARIABLE}=0 prevents it)..."
             )
             _make(bundle, folder)
         if (folder / DECODER).is_file():
@@ -128,7 +129,7 @@ def _saving(folder: Path) -> Callable[[ort.SessionOptions], None]:
         options.optimized_model_filepath = str(folder / DECODER)
         external = "session.optimized_model_external_initializers_"
         options.add_session_config_entry(f"{external}file_name", f"{DECODER}.data")
-        options.add_session_config_entry(f"{external}min_size_in_bytes", str(LEAST_BYTES))
+        options.add_session_config_entry(f"{external}min_size_in_bytes", str(MIN_EXTERNAL_BYTES))
         options.add_session_config_entry(
             "session.save_external_prepacked_constant_initializers", "1"
         )
@@ -141,7 +142,7 @@ def _probe(bundle: Bundle, session: ort.InferenceSession) -> np.ndarray:
     manifest = bundle.manifest
     ids, images = [1, 2, 3], []
     if manifest.injected.image_tokens == 1:
-        array = np.random.default_rng(0).standard_normal(manifest.sizes.memory_shape, np.float32)
+        array = np.random.default_rng(0).standard_normal(manifest.sizes.feature_shape, np.float32)
         ids, images = [1, manifest.injected.image_id, 2, 3], [ImageFeatures("probe", array)]
     decoder = Decoder(bundle, session)
     return np.concatenate((decoder.score(ids, images), decoder.score(ids[:1])))

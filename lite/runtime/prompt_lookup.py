@@ -31,18 +31,20 @@ DRAFTS = (3, 7, 15)
 # What a further token of a run is taken to cost before one was measured: 4 tokens cost 1.2 times 1
 # where weights are read once for all (measured with 8-bit weights on an AVX-512 CPU).
 FURTHER_TOKEN = 0.07
-# Seconds of a run below which nobody reads as fast: there the same bits at each time are worth more
-# (one token at a time or many round differently, and how many depends on measured times).
-QUICK = 0.002
+# Seconds of a run of one token below which guesses never run: nobody reads as fast, and the same
+# bits at each time are worth more (runs of one and of many tokens round differently, and how many
+# are run depends on measured times).
+MIN_RUN_SECONDS = 0.002
 # The cost is the least of the last few runs, because it grows with the context ...
-REMEMBERED_RUNS = 9
+KEPT_RUNS = 9
 # ... and not believed before as many were made.
-TRUSTED_RUNS = 3
-# Right and wrong guesses that an answer starts with, and how fast all of them fade.
-PRIOR = (2.0, 1.0)
-FADING = 0.96
+MIN_RUNS = 3
+# Right and wrong guesses that an answer starts with.
+PRIOR_GUESSES = (2.0, 1.0)
+# What a guess still counts after each further one.
+DECAY = 0.96
 # Tokens in the time of one from which guesses run: estimates are not exact.
-WORTHWHILE = 1.05
+MIN_SPEEDUP = 1.05
 
 
 class RunCosts:
@@ -53,12 +55,12 @@ class RunCosts:
 
     def record(self, tokens: int, seconds: float) -> None:
         """A run of so many tokens took so long."""
-        self._seconds.setdefault(tokens, deque(maxlen=REMEMBERED_RUNS)).append(seconds)
+        self._seconds.setdefault(tokens, deque(maxlen=KEPT_RUNS)).append(seconds)
 
     def ratio(self, tokens: int) -> float:
         """The cost of a run of so many tokens, over that of one; infinite where none is wanted."""
         one = self._least(1)
-        if one is None or one < QUICK:
+        if one is None or one < MIN_RUN_SECONDS:
             return math.inf
         if (measured := self._least(tokens)) is not None:
             return measured / one
@@ -74,7 +76,7 @@ class RunCosts:
     def _least(self, tokens: int) -> float | None:
         """The quickest of the last runs: what else the machine did is in the others."""
         runs = self._seconds.get(tokens, ())
-        return min(runs) if len(runs) >= TRUSTED_RUNS else None
+        return min(runs) if len(runs) >= MIN_RUNS else None
 
 
 class PromptLookup:
@@ -94,7 +96,7 @@ class PromptLookup:
         self._decoder = decoder
         self._costs = costs
         self._guessing = guessing
-        self._right, self._wrong = PRIOR
+        self._right, self._wrong = PRIOR_GUESSES
         self.runs = 0
         self.restart()
 
@@ -134,8 +136,8 @@ class PromptLookup:
         if not 0 < right <= len(self._guess):
             return 0
         correct = ids[-1] == self._guess[right - 1]
-        self._right = FADING * self._right + correct
-        self._wrong = FADING * self._wrong + (not correct)
+        self._right = DECAY * self._right + correct
+        self._wrong = DECAY * self._wrong + (not correct)
         if not correct:
             self._guess = []
             return 0
@@ -144,7 +146,7 @@ class PromptLookup:
     def _affordable(self, room: int) -> int:
         """How many of at most `room` guesses to run: what gives most tokens for the time, or 0."""
         p = min(self._right / (self._right + self._wrong), 0.99)
-        best, most = 0, WORTHWHILE
+        best, most = 0, MIN_SPEEDUP
         for tokens in DRAFTS:
             if tokens > room:
                 break

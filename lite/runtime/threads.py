@@ -25,13 +25,13 @@ from lite.runtime.device import CPU
 from lite.userdirs import cache_dir
 
 # A smaller decoder answers in milliseconds a token anyway; ONNX Runtime's own choice will do.
-MEASURED_BYTES = 1 << 26
+MIN_DECODER_BYTES = 1 << 26
 # Decoding steps that are timed; the quickest counts.
 STEPS = 5
-# More threads must be this much faster, because they keep more cores from other work ...
-WORTHWHILE = 1.03
-# ... and so many times slower than the best, fewer need not be tried.
-HOPELESS = 1.25
+# More threads must be so many times faster, because they keep more cores from other work.
+MIN_SPEEDUP = 1.03
+# From so many times the best step on, fewer threads need not be tried.
+MAX_SLOWDOWN = 1.25
 
 
 def choose_threads(
@@ -51,7 +51,7 @@ def choose_threads(
     """
     sizes = (r.size for name, r in bundle.manifest.files.items() if name.startswith(DECODER))
     told = os.environ.get("OMP_NUM_THREADS", "").isdecimal()
-    if device != CPU or told or sum(sizes) < MEASURED_BYTES:
+    if device != CPU or told or sum(sizes) < MIN_DECODER_BYTES:
         return None
     note = _note(bundle)
     remembered = _read(note)
@@ -75,7 +75,7 @@ def measure(
     seconds: dict[int, float] = {}
     for count in counts:
         seconds[count] = _step(Decoder.open(bundle, device, count, graph))
-        if seconds[count] > HOPELESS * min(seconds.values()):
+        if seconds[count] > MAX_SLOWDOWN * min(seconds.values()):
             break
     return seconds
 
@@ -83,7 +83,7 @@ def measure(
 def fastest(seconds: dict[int, float]) -> int:
     """The fewest threads among those that are about as fast as any."""
     best = min(seconds.values())
-    return min(count for count, taken in seconds.items() if taken <= WORTHWHILE * best)
+    return min(count for count, taken in seconds.items() if taken <= MIN_SPEEDUP * best)
 
 
 def _step(decoder: Decoder) -> float:

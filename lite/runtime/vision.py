@@ -1,6 +1,6 @@
-"""An image's visual memory: computed once, then remembered by content.
+"""Image features: computed once, then kept by content.
 
-Contract: the memory of an image depends on its decoded pixels, the preprocessing and the vision
+Contract: the features of an image depend on its decoded pixels, the preprocessing and the vision
 graph, and the cache key is the sha256 over just these; never a path. What comes from the cache is
 bit-equal to what the graph computed, or it is not used.
 """
@@ -35,7 +35,7 @@ class ImageFeatures:
 
     Attributes:
         key: sha256 of everything it depends on.
-        array: float32 `Sizes.memory_shape`: of a gated decoder `[blocks, 2, heads, latents, d]`,
+        array: float32 `Sizes.feature_shape`: of a gated decoder `[blocks, 2, heads, latents, d]`,
             keys at 0 and values at 1; where visual tokens are spliced, these, `[latents, d]`.
     """
 
@@ -44,13 +44,13 @@ class ImageFeatures:
 
 
 class VisionEncoder:
-    """Pictures to visual memories, through a cache in memory and on disk."""
+    """Pictures to image features, through a cache in memory and on disk."""
 
     def __init__(self, bundle: Bundle, device: str = CPU, threads: int | None = None) -> None:
         self._bundle = bundle
         self._options = (device, threads)
         self._session: ort.InferenceSession | None = None
-        self._shape = bundle.manifest.sizes.memory_shape
+        self._shape = bundle.manifest.sizes.feature_shape
         self._memory = RecentlyUsed[str, np.ndarray](MEMORY_BYTES, lambda a: a.nbytes)
         self._computing = threading.Lock()  # an image wanted by several threads is computed once
         self._disk = FeatureStore(cache_dir("visual"), self._shape, limit=DISK_BYTES)
@@ -58,7 +58,7 @@ class VisionEncoder:
     def encode(
         self, picture: Picture, computing: Callable[[], None] = lambda: None
     ) -> ImageFeatures:
-        """The visual memory of a picture.
+        """The features of a picture.
 
         Args:
             picture: checked RGB.
@@ -87,19 +87,19 @@ class VisionEncoder:
             pixels: float32 `[n, 3, S, S]`.
 
         Returns:
-            resampled tokens `[n, L, D_vis]` and visual memory `[n, *Sizes.memory_shape]`.
+            resampled tokens `[n, L, D_vis]` and features `[n, *Sizes.feature_shape]`.
         """
         if self._session is None:  # opened late: a cached image needs no vision graph at all
             self._session = self._open()
         names = ["resampled_tokens", "visual_memory"]
         try:
-            resampled, memory = self._session.run(names, {"pixels": pixels})
+            resampled, features = self._session.run(names, {"pixels": pixels})
         except Exception as error:
             raise LiteError(
                 f"ONNX Runtime failed in the vision graph ({first_line(error)}); "
                 f"update onnxruntime or export the bundle again."
             ) from error
-        return resampled, memory
+        return resampled, features
 
     def _open(self) -> ort.InferenceSession:
         session = open_session(self._bundle.path(VISION), *self._options)

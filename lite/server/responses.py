@@ -181,7 +181,7 @@ class ResponseBuilder:
         if not self._logprobs:
             return []
         if event.token is not None:
-            data = self._tokenizer.piece_bytes(event.token)
+            data = self._tokenizer.token_bytes(event.token)
             text = data.decode(errors="replace")
             self._tokens.append(
                 TokenLogprob(token=text, logprob=event.logprob, bytes=list(data), top_logprobs=[])

@@ -1,12 +1,12 @@
-"""Token ids and text, exactly as the model was trained to see them.
+"""Token ids and text, exactly as in the model's training.
 
 Contract: special tokens come from the caller's structure, never from text: `encode` treats
 `</s>` or `<image>` in its text as plain characters. Only `tokenize`, for prompts written by
 programmers, looks for them. The rules are those of transformers' slow LlamaTokenizer before 4.35,
-which OpenFlamingo and Multimodal-GPT were trained with: each piece of text after a special token
-begins with SentencePiece's dummy prefix, and whitespace next to a special token is stripped; models
-that were trained on texts cut at `<image>` by their own code keep it (`strips`). Byte-level BPE, as
-of Llama 3, has no prefix: its file has a pre-tokenizer, SentencePiece's none.
+which OpenFlamingo and Multimodal-GPT were trained with: each text after a special token begins with
+SentencePiece's dummy prefix, and whitespace next to a special token is stripped; models that were
+trained on texts cut at `<image>` by their own code keep it (`strips`). Byte-level BPE, as of
+Llama 3, has no prefix: its file has a pre-tokenizer, SentencePiece's none.
 """
 
 from __future__ import annotations
@@ -76,21 +76,21 @@ class Tokenizer:
         )
 
     @classmethod
-    def from_file(cls, path: Path, special_ids: Mapping[str, int], **how: Any) -> Tokenizer:
+    def from_file(cls, path: Path, special_ids: Mapping[str, int], **options: Any) -> Tokenizer:
         """Read a bundle's `tokenizer.json`; the other arguments are those of the class.
 
         Raises:
             BadInput: the file is no tokenizer.
         """
         try:
-            return cls(BpeTokenizer.from_file(str(path)), special_ids, **how)
+            return cls(BpeTokenizer.from_file(str(path)), special_ids, **options)
         except Exception as error:  # tokenizers raises bare Exception
             raise BadInput(
                 f"{path} cannot be read as a tokenizer ({error}); export the bundle again."
             ) from None
 
     def encode(self, parts: Sequence[str | Special], begin: bool = True) -> list[int]:
-        """Ids of text pieces and special tokens in order.
+        """Ids of texts and special tokens in order.
 
         Args:
             parts: `Special` items become their id (`<image>` as many as an image takes); all other
@@ -139,7 +139,7 @@ class Tokenizer:
         padding = range(self._bpe.get_vocab_size(), vocab)
         return sorted({i for i in (*self._specials, *padding) if i < vocab and i != self.eos})
 
-    def piece_bytes(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         """The UTF-8 bytes that one token stands for."""
         piece = None if token in self._specials else self._bpe.id_to_token(token)
         if piece is None or piece == UNKNOWN:
@@ -161,7 +161,7 @@ class TextStream:
 
     def feed(self, token: int) -> str:
         """The text that this token completes, possibly empty."""
-        return self._utf8.decode(self._tokenizer.piece_bytes(token))
+        return self._utf8.decode(self._tokenizer.token_bytes(token))
 
     def end(self) -> str:
         """What is left when no token follows: a replacement character for a cut one."""

@@ -116,7 +116,7 @@ class Tellings(Tokenized[Row]):
         looks = np.zeros((len(sample.ids), LATENTS), bool)
         for turn, at in zip(turns, answers(sample.targets), strict=False):
             # The token before a piece is the one that looks.
-            pieces = [tokenizer.piece_bytes(piece) for piece in sample.targets[at]]
+            pieces = [tokenizer.token_bytes(piece) for piece in sample.targets[at]]
             ends = np.cumsum([len(piece) for piece in pieces])
             spans = [(end - len(p), end) for p, end in zip(pieces, ends, strict=True) if p]
             truth = truths[index[at.start] - 1]

@@ -145,7 +145,7 @@ def test_the_token_before_a_name_looks_at_what_it_names(tellings: alignment.Tell
         for turn, at in zip(dialogue, alignment.answers(row.targets), strict=True):
             text = ""
             for where in range(at.start, at.stop):
-                text += tellings.chat_tokenizer.piece_bytes(int(row.targets[where])).decode()
+                text += tellings.chat_tokenizer.token_bytes(int(row.targets[where])).decode()
                 truth = row.truths[row.index[where] - 1]
                 named = [kind for _, end, kind, _ in mentions(text) if end == len(text)]
                 there = {SHOWN[i] for i in truth.shown[truth.things]}

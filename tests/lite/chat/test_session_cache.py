@@ -218,7 +218,7 @@ def test_an_exported_cache_says_what_each_position_saw(here: lite.Model) -> None
     text = [1, 30, 31]
     here.decoder.logits(text)
     state = here.decoder.export_cache(text)
-    assert (state.keys, state.seen.tolist()) == ([], [-1, -1, -1])
+    assert (state.keys, state.attended.tolist()) == ([], [-1, -1, -1])
     image = here.tokenizer.image
     cat, dog = here.encode_images([CAT, DOG])
     ids = [1, image, 30, image, 31]
@@ -227,7 +227,7 @@ def test_an_exported_cache_says_what_each_position_saw(here: lite.Model) -> None
     state = here.decoder.export_cache(ids, [dog, dog])
     following = here.bundle.manifest.attend == "following"
     assert state.keys == [dog.key]
-    assert state.seen.tolist() == ([1, 1, 1, 1, 0] if following else [0, 1, 1, 1, 1])
+    assert state.attended.tolist() == ([1, 1, 1, 1, 0] if following else [0, 1, 1, 1, 1])
 
 
 def test_a_cache_that_does_not_fit_is_not_imported(here: lite.Model) -> None:
@@ -241,9 +241,9 @@ def test_a_cache_that_does_not_fit_is_not_imported(here: lite.Model) -> None:
         replace(state, layers=[*layers, layers[0]]),
         replace(state, layers=[layer[:, :, :-1] for layer in layers]),
         replace(state, layers=[layer.astype(np.float64) for layer in layers]),
-        replace(state, seen=state.seen[:-1]),
-        replace(state, seen=np.array([0, 0, 0, 5])),
-        replace(state, seen=np.array([0, 0, 0, -5])),
+        replace(state, attended=state.attended[:-1]),
+        replace(state, attended=np.array([0, 0, 0, 5])),
+        replace(state, attended=np.array([0, 0, 0, -5])),
         replace(state, ids=np.array([1, 30, 31, 33])),
     ):
         with pytest.raises(ValueError, match=r"KV cache|zip\(\)"):

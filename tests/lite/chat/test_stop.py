@@ -85,8 +85,8 @@ def test_where_turns_are_kept_a_full_context_ends_the_answer(small: lite.Model) 
     assert len(chat.exchanges) == len(lengths) - 1
 
 
-def test_memories_are_images_too(model: Callable[..., lite.Model]) -> None:
+def test_features_are_images_too(model: Callable[..., lite.Model]) -> None:
     opened = model()
-    by_memory = list(opened.chat().ask(QUESTION, opened.encode_images(DOG), max_tokens=8))
+    by_features = list(opened.chat().ask(QUESTION, opened.encode_images(DOG), max_tokens=8))
     by_picture = list(opened.chat().ask(QUESTION, DOG, max_tokens=8))
-    assert [p.token for p in by_memory] == [p.token for p in by_picture]
+    assert [p.token for p in by_features] == [p.token for p in by_picture]

@@ -153,10 +153,10 @@ def test_a_run_that_fails_leaves_a_cache_that_is_right(
 @given(data=st.data())
 def test_any_sequence_after_any_other_is_right(bundles: Any, data: Any) -> None:
     here = lite.load(bundles(data.draw(st.sampled_from(list(RULES.values())))))
-    memories = here.encode_images([DOG, CAT])
+    features = here.encode_images([DOG, CAT])
     tokens = st.lists(st.sampled_from([30, 31, IMAGE]), min_size=1, max_size=12)
     for ids in data.draw(st.lists(tokens, min_size=2, max_size=4)):
-        images = [data.draw(st.sampled_from(memories)) for _ in range(ids.count(IMAGE))]
+        images = [data.draw(st.sampled_from(features)) for _ in range(ids.count(IMAGE))]
         logits = here.decoder.logits(ids, images)
         expected = lite.load(here.bundle.folder).decoder.logits(ids, images)
         np.testing.assert_allclose(logits, expected, atol=1e-4)
@@ -205,11 +205,11 @@ def test_what_cannot_be_run_is_refused(
     ids: Any, images: int, words: str, model: Callable[..., lite.Model]
 ) -> None:
     here = model()
-    memories = here.encode_images([DOG] * images)
+    features = here.encode_images([DOG] * images)
     here.decoder.logits(TEXT)
     for ask in (here.decoder.logits, here.decoder.score):
         with pytest.raises(BadInput, match=words):
-            ask(ids, memories)
+            ask(ids, features)
     check(here, [*TEXT, 60], [], 1)  # and the cache is untouched
 
 

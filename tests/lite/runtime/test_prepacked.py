@@ -19,7 +19,7 @@ IDS = [1, 300, 17, 25, 301, 9]
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small decoders count as large, and the cache is a new one."""
     monkeypatch.setenv("MMGPT_LITE_CACHE", str(tmp_path))
-    monkeypatch.setattr(prepacked, "PREPACKED_BYTES", 0)
+    monkeypatch.setattr(prepacked, "MIN_DECODER_BYTES", 0)
 
 
 @pytest.fixture
@@ -134,5 +134,5 @@ def test_small_models_and_other_devices_have_none(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert prepacked.prepacked_graph(bundle, "cuda") is None
-    monkeypatch.setattr(prepacked, "PREPACKED_BYTES", 1 << 40)
+    monkeypatch.setattr(prepacked, "MIN_DECODER_BYTES", 1 << 40)
     assert prepacked.prepacked_graph(bundle) is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import lite
 from lite.chat.sampling import Sampler, Sampling
-from lite.runtime.prompt_lookup import DRAFTS, TRUSTED_RUNS, PromptLookup, RunCosts
+from lite.runtime.prompt_lookup import DRAFTS, MIN_RUNS, PromptLookup, RunCosts
 from tests.lite.conftest import CAT, DOG
 
 RULES = {"following": "base", "preceding": "preceding"}
@@ -137,7 +137,7 @@ def test_guesses_that_are_wrong_stop(model: Callable[..., lite.Model]) -> None:
     here.decoder.ahead = counting  # type: ignore[method-assign]
     costs = RunCosts()
     for tokens in (1, *(1 + n for n in DRAFTS)):
-        for _ in range(TRUSTED_RUNS):
+        for _ in range(MIN_RUNS):
             costs.record(tokens, 1 + 0.07 * (tokens - 1))
     costs.record = lambda tokens, seconds: None  # type: ignore[method-assign]
     random, ids = np.random.default_rng(1), [*REPEATING]
@@ -166,7 +166,7 @@ def test_costs_are_what_was_measured() -> None:
 
 def test_models_that_are_quick_anyway_stay_as_they_are() -> None:
     costs = RunCosts()
-    for _ in range(TRUSTED_RUNS):
+    for _ in range(MIN_RUNS):
         costs.record(1, 0.0005)
     assert costs.ratio(4) == np.inf
 

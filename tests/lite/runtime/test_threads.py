@@ -16,7 +16,7 @@ def bundle(bundles: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bun
     """A bundle that counts as large, on a machine of 2 cores that knows nothing yet."""
     monkeypatch.setenv("MMGPT_LITE_CACHE", str(tmp_path))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads, "MEASURED_BYTES", 0)
+    monkeypatch.setattr(threads, "MIN_DECODER_BYTES", 0)
     monkeypatch.setattr(threads, "usable_cores", lambda: 2)
     return Bundle.open(bundles())
 
@@ -46,7 +46,7 @@ def test_a_named_number_is_never_overruled(bundle: Bundle, monkeypatch: pytest.M
 
 
 def test_small_models_are_not_measured(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "MEASURED_BYTES", 1 << 40)
+    monkeypatch.setattr(threads, "MIN_DECODER_BYTES", 1 << 40)
     assert threads.choose_threads(bundle, "cpu") is None
 
 

@@ -1,4 +1,4 @@
-"""The visual memory of an image is computed once, and found again by content alone."""
+"""The features of an image are computed once, and found again by content alone."""
 
 import io
 import json
