@@ -1,17 +1,16 @@
 """Which image each token attends to: the attend rules.
 
-Contract: pure functions over token ids; training, export checks and chat all ask here, so the
-rule exists once. Image numbers are 1-based; 0 means that a token attends
-to none. Models with gated cross-attention follow one of the `GATED_RULES`, those with spliced
-tokens the last. `RULES` are those that a checkpoint does not tell.
+Contract: pure functions over token ids; training, export checks and chat all ask here, so the rule
+exists once. Image numbers are 1-based; 0 means that a token attends to none. Models with gated
+cross-attention follow one of the `GATED_RULES`, those with spliced tokens the last. `RULES` are
+those that a checkpoint does not tell.
 
 `following`  MultiModal-GPT and OpenFlamingo v0 as released (`attend_previous=False`): `<image>`
              attends to itself, any other token the image that comes next, and after the last image
              nothing.
 `preceding`  OpenFlamingo v2 and Otter: every token attends to the last image at or before it.
 `neighbours` Llama-3.2-Vision (`get_cross_attention_token_mask` of transformers): as `preceding`,
-             but of images side by side a token attends to all, up to the last one at or
-             before it.
+             but of images side by side a token attends to all, up to the last at or before it.
 `own`        An image takes several `<image>` tokens, and each is a part of its image; text
              attends to those tokens as to any other.
 """

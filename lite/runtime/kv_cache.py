@@ -1,8 +1,8 @@
 """The KV cache: the keys and values of a sequence, and what each position of it stands for.
 
 Contract: knows ids, keys of image features and arrays; runs nothing. A position counts as equal
-when its token, the image it attends to, and whether the gated blocks ran are all equal. The buffers may
-hold more than the cache vouches for: only its first `len(ids)` positions mean anything.
+when its token, the image it attends to, and whether the gated blocks ran are all equal. The buffers
+may hold more than the cache vouches for: only its first `len(ids)` positions mean anything.
 """
 
 from __future__ import annotations

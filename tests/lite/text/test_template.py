@@ -188,8 +188,8 @@ AROUND = Special("<fake_token_around_image>")
 def test_turns_are_written_as_published(name: str, first: list[str], later: list[str]) -> None:
     """mPLUG-Owl's README, LLaVA's `conv_llava_v1`, and the chat templates of the other two."""
     found = template(name)
-    assert found.turn("Hi", images=1) == first
-    assert found.turn("And?", first=False) == later
+    assert found.turn("Hi", images=1) == join(first)
+    assert found.turn("And?", first=False) == join(later)
 
 
 def test_a_system_line_stands_where_there_is_one() -> None:

@@ -149,7 +149,7 @@ def test_from_recipe_to_answer(
         assert stop.value.code == 0, capsys.readouterr().err
     manifest = json.loads(Path("chat/manifest.json").read_text())
     assert manifest["injection"] == ("gated" if family in ("idefics", "mllama") else "spliced")
-    assert manifest["template"] == read_model(folder).config.template
+    assert manifest["template"]["name"] == read_model(folder).config.template
     assert all(proof["holds"] for proof in manifest["proofs"])
     losses = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
     assert all(np.isfinite(line["loss"]) for line in losses if "loss" in line)
