@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from lite.errors import BadInput
 from qlora.checkpoints.sources import from_tensors
-from qlora.families.flamingo import cross_attn_interval, gated_layers, read_flamingo
+from qlora.families.flamingo import cross_attn_interval, gated_layers, open_flamingo
 from tests.one_sentence import refused
 
 CHECKPOINT = Path(__file__).parents[2] / "fixtures" / "mmgpt-tiny" / "openflamingo-checkpoint.pt"
@@ -19,7 +19,7 @@ ALIAS = "lang_encoder.gated_cross_attn_layers."
 BLOCK = "lang_encoder.model.layers.{}.gated_cross_attn_layer."
 EMBEDDING = "lang_encoder.model.embed_tokens.weight"
 
-check_refused = partial(refused, read_flamingo)
+check_refused = partial(refused, open_flamingo)
 
 
 def tensors() -> dict[str, Any]:
@@ -40,7 +40,7 @@ def saved(path: Path, content: object) -> Path:
 
 
 def test_the_fixture_reads() -> None:
-    source = read_flamingo(CHECKPOINT)
+    source = open_flamingo(CHECKPOINT)
     assert gated_layers(source) == [3, 7]
     assert cross_attn_interval(source) == 4
     assert source.shape(EMBEDDING) == (403, 64)
@@ -61,7 +61,7 @@ def test_the_fixture_reads() -> None:
     ],
 )
 def test_every_spelling_gives_the_same_tensors(tmp_path: Path, content: object) -> None:
-    source = read_flamingo(saved(tmp_path, content))
+    source = open_flamingo(saved(tmp_path, content))
     expected = without_aliases()
     assert set(source) == set(expected)
     assert all(torch.equal(source[name], expected[name]) for name in expected)
@@ -69,7 +69,7 @@ def test_every_spelling_gives_the_same_tensors(tmp_path: Path, content: object) 
 
 def test_safetensors_are_read_too(tmp_path: Path) -> None:
     save_file(without_aliases(), tmp_path / "checkpoint.safetensors")
-    assert set(read_flamingo(tmp_path / "checkpoint.safetensors")) == set(without_aliases())
+    assert set(open_flamingo(tmp_path / "checkpoint.safetensors")) == set(without_aliases())
 
 
 @pytest.mark.parametrize("change", [lambda t: t + 1, lambda t: t[:1], lambda t: t.half()])
@@ -135,7 +135,7 @@ def test_a_missing_resampler_layer_is_named(tmp_path: Path) -> None:
 def test_a_file_without_blocks_is_refused(tmp_path: Path) -> None:
     content = {name: t for name, t in only_aliases().items() if not name.startswith(ALIAS)}
     with pytest.raises(BadInput, match="no gated cross-attention block"):
-        read_flamingo(saved(tmp_path, content))
+        open_flamingo(saved(tmp_path, content))
 
 
 @pytest.mark.parametrize(
