@@ -9,6 +9,7 @@ are computed from `rope_theta`. The special-token ids of `config.json` are not u
 folders of 2023 hold wrong ones, and the tokenizer's own ids count.
 """
 
+import copy
 import math
 import re
 from collections.abc import Mapping
@@ -16,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import LlamaConfig
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lite.errors import BadInput
 from qlora.checkpoints.checks import check_tensors, one_line, read_json, same_content
 from qlora.checkpoints.sources import TensorSource, merged, open_tensors, renamed
+from qlora.checkpoints.translation import shapes_of
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _INV_FREQ = re.compile(r"(model\.layers\.\d+\.self_attn|model)\.rotary_emb\.inv_freq")
@@ -66,6 +68,11 @@ class LlamaCheckpoint:
     tensors: TensorSource
     folder: Path
 
+    @property
+    def embedding_rows(self) -> int:
+        """Rows of the input embedding, added tokens included."""
+        return self.tensors.shape(_EMBEDDING)[0]
+
 
 def read_llama(folder: Path) -> LlamaCheckpoint:
     """Open a LLaMA folder; tensors are read when asked for.
@@ -100,32 +107,17 @@ def decoder_of(
     tensors = renamed(tensors, lambda name: None if _INV_FREQ.fullmatch(name) else name)
     if config.tie_word_embeddings and _EMBEDDING in tensors:
         tensors = _tie(tensors)
-    expected = expected_shapes(config)
+    expected = shapes_of(lambda: LlamaForCausalLM(_untied(config)))
     expected[_EMBEDDING] = (config.vocab_size + added, config.hidden_size)
     check_tensors(tensors, expected, folder, "LLaMA checkpoint")
     return LlamaCheckpoint(config, tensors, folder)
 
 
-def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a LLaMA decoder with these sizes."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    q_size = config.num_attention_heads * config.head_dim
-    kv_size = config.num_key_value_heads * config.head_dim
-    layer = {
-        "self_attn.q_proj.weight": (q_size, hidden),
-        "self_attn.k_proj.weight": (kv_size, hidden),
-        "self_attn.v_proj.weight": (kv_size, hidden),
-        "self_attn.o_proj.weight": (hidden, q_size),
-        "mlp.gate_proj.weight": (inner, hidden),
-        "mlp.up_proj.weight": (inner, hidden),
-        "mlp.down_proj.weight": (hidden, inner),
-        "input_layernorm.weight": (hidden,),
-        "post_attention_layernorm.weight": (hidden,),
-    }
-    shapes: dict[str, tuple[int, ...]] = {_EMBEDDING: (config.vocab_size, hidden)}
-    for i in range(config.num_hidden_layers):
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
-    return shapes | {"model.norm.weight": (hidden,), _HEAD: (config.vocab_size, hidden)}
+def _untied(config: LlamaConfig) -> LlamaConfig:
+    """The same with a head of its own, which is what a reader gives in every case."""
+    config = copy.deepcopy(config)
+    config.tie_word_embeddings = False
+    return config
 
 
 def _tie(tensors: TensorSource) -> TensorSource:

@@ -28,7 +28,9 @@ from qlora.checkpoints.llama import LlamaCheckpoint, read_llama
 from qlora.checkpoints.lora import read_lora
 from qlora.checkpoints.sources import TensorSource, merged, open_tensors, renamed
 from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
+from qlora.checkpoints.translation import shapes_of
 from qlora.checkpoints.views import without_module
+from qlora.families.parts import in_decoder
 from qlora.families.sizes import LLAMA_7B, clip
 from qlora.model.config import ModelConfig
 from qlora.model.connectors.perceiver import Perceiver
@@ -130,21 +132,19 @@ def _join(
     def in_vision(name: str) -> str | None:
         return None if name in UNUSED_VISION else f"vision_encoder.{name}"
 
-    def in_decoder(name: str) -> str | None:
-        if name == "model.embed_tokens.weight":
-            return None  # OpenFlamingo's has the added tokens, and replaces it
-        wrapped = re.sub(r"^(model\.layers\.\d+)\.", r"\1.decoder_layer.", name)
-        return f"lang_encoder.{wrapped}"
+    def in_language(name: str) -> str | None:
+        # OpenFlamingo's embedding has the added tokens, and replaces LLaMA's.
+        return None if name == "model.embed_tokens.weight" else f"lang_encoder.{in_decoder(name)}"
 
     return merged(
-        connector, renamed(vision.tensors, in_vision), renamed(decoder.tensors, in_decoder)
+        connector, renamed(vision.tensors, in_vision), renamed(decoder.tensors, in_language)
     )
 
 
 def _config(
     decoder: LlamaCheckpoint, vision: ClipCheckpoint, connector: TensorSource, attend: str
 ) -> ModelConfig:
-    latents, dim_visual = connector.shape("perceiver.latents")
+    _, dim_visual = connector.shape("perceiver.latents")
     rows, hidden = connector.shape("lang_encoder.model.embed_tokens.weight")
     gated = tuple(gated_layers(connector))
     where = connector.where("perceiver.latents")
@@ -166,20 +166,13 @@ def _config(
             f"fit the {layers} layers of the LLaMA in {decoder.folder}; "
             f"use the LLaMA that this checkpoint was trained with, and the complete checkpoint."
         )
-    layer_names = [name for name in connector if name.startswith("perceiver.layers.")]
-    block = f"lang_encoder.model.layers.{gated[0]}.gated_cross_attn_layer.attn.to_q.weight"
     return ModelConfig(
         family="mmgpt",
         llama=decoder.config,
         preprocessing=Preprocessing(vision.image_size, vision.mean, vision.std),
         encoder=ClipEncoder(vision.config),
-        connector=Perceiver(
-            width=dim_visual,
-            latents=latents,
-            depth=len({name.split(".")[2] for name in layer_names}),
-            heads=connector.shape("perceiver.layers.0.0.to_q.weight")[0] // DIM_HEAD,
-        ),
-        injection=Gated(gated, connector.shape(block)[0] // DIM_HEAD),
+        connector=_perceiver(connector, where),
+        injection=_injection(connector),
         attend=attend,
         embedding_rows=rows,
         template=MMGPT.name,
@@ -280,28 +273,30 @@ def _refuse_other_kinds(name: str, path: Path) -> None:
 
 def _expected_shapes(source: TensorSource, path: Path) -> dict[str, tuple[int, ...]]:
     """Every name, and shapes that follow from the file's own sizes."""
-    latents, dim = _matrix(source, "perceiver.latents")
-    inner, _ = _matrix(source, "perceiver.layers.0.0.to_q.weight")
     rows, hidden = _matrix(source, EMBEDDING)
-    shapes: dict[str, tuple[int, ...]] = {"perceiver.latents": (latents, dim)}
-    shapes |= {f"perceiver.norm.{kind}": (dim,) for kind in ("weight", "bias")}
-    wide = _rows(source, "perceiver.layers.0.1.1.weight")
-    for layer in range(_depth(source, path)):
-        prefix = f"perceiver.layers.{layer}."
-        shapes |= _attention(prefix + "0.", dim, dim, inner)
-        shapes |= _norm(prefix + "0.norm_media.", dim) | _norm(prefix + "0.norm_latents.", dim)
-        shapes |= _feed_forward(prefix + "1.", dim, wide)
-    shapes[EMBEDDING] = (rows, hidden)
-    first = _BLOCK.format(cross_attn_interval(source) - 1)
-    block_inner = _rows(source, first + "attn.to_q.weight")
-    block_wide = _rows(source, first + "ff.1.weight")
-    for layer in gated_layers(source):
-        prefix = _BLOCK.format(layer)
-        shapes |= {prefix + "attn_gate": (1,), prefix + "ff_gate": (1,)}
-        shapes |= _norm(prefix + "attn.norm.", hidden)
-        shapes |= _attention(prefix + "attn.", hidden, dim, block_inner)
-        shapes |= _feed_forward(prefix + "ff.", hidden, block_wide)
+    perceiver, injection = _perceiver(source, path), _injection(source)
+    shapes = shapes_of(perceiver.build, "perceiver.") | {EMBEDDING: (rows, hidden)}
+    block = shapes_of(lambda: injection.block(hidden, perceiver.width))
+    for layer in injection.layers:
+        shapes |= {_BLOCK.format(layer) + name: shape for name, shape in block.items()}
     return shapes
+
+
+def _perceiver(source: TensorSource, path: Path) -> Perceiver:
+    latents, width = _matrix(source, "perceiver.latents")
+    heads = _heads(source, "perceiver.layers.0.0.to_q.weight")
+    return Perceiver(width, latents, _depth(source, path), heads)
+
+
+def _injection(source: TensorSource) -> Gated:
+    first = _BLOCK.format(cross_attn_interval(source) - 1)
+    return Gated(tuple(gated_layers(source)), _heads(source, f"{first}attn.to_q.weight"))
+
+
+def _heads(source: TensorSource, name: str) -> int:
+    """Of an attention, from its projection of queries, where `check_tensors` will look again."""
+    rows = source.shape(name)[0] if name in source and source.shape(name) else 0
+    return max(1, rows // DIM_HEAD)
 
 
 def _depth(source: TensorSource, path: Path) -> int:
@@ -315,23 +310,6 @@ def _depth(source: TensorSource, path: Path) -> int:
     return len(layers)
 
 
-def _attention(prefix: str, dim: int, dim_media: int, inner: int) -> dict[str, tuple[int, ...]]:
-    return {
-        prefix + "to_q.weight": (inner, dim),
-        prefix + "to_kv.weight": (2 * inner, dim_media),
-        prefix + "to_out.weight": (dim, inner),
-    }
-
-
-def _norm(prefix: str, dim: int) -> dict[str, tuple[int, ...]]:
-    return {prefix + "weight": (dim,), prefix + "bias": (dim,)}
-
-
-def _feed_forward(prefix: str, dim: int, wide: int) -> dict[str, tuple[int, ...]]:
-    matrices = {prefix + "1.weight": (wide, dim), prefix + "3.weight": (dim, wide)}
-    return _norm(prefix + "0.", dim) | matrices
-
-
 def _matrix(source: TensorSource, name: str) -> tuple[int, int]:
     shape = source.shape(name)
     if len(shape) != 2:
@@ -340,11 +318,6 @@ def _matrix(source: TensorSource, name: str) -> tuple[int, int]:
             f"OpenFlamingo's checkpoint.pt."
         )
     return shape
-
-
-def _rows(source: TensorSource, name: str) -> int:
-    """The first axis; 0 for a missing tensor, which `check_tensors` then names."""
-    return source.shape(name)[0] if name in source and source.shape(name) else 0
 
 
 def flamingo_sizes(language: LlamaConfig, interval: int, tower: dict[str, Any]) -> ModelConfig:

@@ -16,16 +16,23 @@ from typing import Any
 
 import torch
 
-from lite.bundle.attend import FOLLOWING
+from lite.bundle.attend import PRECEDING
 from lite.errors import BadInput
 from lite.image.preprocessing import SQUASH, Preprocessing
 from lite.text.template import IDEFICS
 from qlora.checkpoints.checks import check_tensors, read_json
-from qlora.checkpoints.computed import Computed, ComputedTensors
 from qlora.checkpoints.llama import decoder_of
 from qlora.checkpoints.sources import TensorSource, merged, open_tensors, renamed
 from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
+from qlora.checkpoints.translation import (
+    Computed,
+    ComputedTensors,
+    Joined,
+    shapes_of,
+    translated,
+)
 from qlora.families.parts import (
+    OpenedParts,
     adapter,
     assemble,
     below,
@@ -76,6 +83,28 @@ _TABLES = {
 }
 _BLOCK = "model.gated_cross_attn_layers."
 _PARTS = ("model.vision_model.", "model.perceiver_resampler.", _BLOCK)
+# Modules of a gated block and of a layer of the resampler: ours -> theirs.
+_IN_BLOCK = {
+    "input_layernorm": "input_layernorm",
+    "post_attention_layernorm": "post_attention_layernorm",
+    **{f"{side}_proj": f"cross_attn.{side}_proj" for side in "qkvo"},
+    **{f"{side}_norm": f"cross_attn.{side}_layer_norm" for side in "qk"},
+    **{f"{part}_proj": f"mlp.{part}_proj" for part in ("gate", "up", "down")},
+    "attn_gate": "alpha_cross_attn",
+    "ff_gate": "alpha_dense",
+}
+_RESAMPLER_LAYER = re.compile(r"layers\.(\d+)\.(.+)")
+_IN_RESAMPLER = {
+    "0.norm_media": "0.context_layer_norm",
+    "0.norm_latents": "0.latents_layer_norm",
+    "0.q_norm": "0.q_layer_norm",
+    "0.k_norm": "0.k_layer_norm",
+    "0.to_q": "0.q_proj",
+    "0.to_out": "0.output_proj",
+    "1.0": "1.ln",
+    "1.1": "1.fc",
+    "1.3": "1.c_proj",
+}
 _BLOCK_LINEAR = re.compile(rf"{re.escape(_BLOCK)}(\d+)\.(?:cross_attn|mlp)\.(\w+)")
 
 
@@ -113,25 +142,33 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
     if end is not None and end < text["vocab_size"] + added:
         special_ids["</s>"] = end  # ends what a speaker says, as `</s>` does elsewhere
     injection = _injection(config, text, tensors, path)
-    size = encoder.clip["vision_cfg"]["image_size"]
     language = _language(tensors, text, added, folder)
     raw = {**config, **text, "model_type": "llama", "vocab_size": text["vocab_size"] + added}
-    interval = text["cross_layer_interval"]
-    return assemble(
+    decoder = decoder_of(raw, language, path, folder)
+    model = ModelConfig(
         family=FAMILY,
-        template=IDEFICS.name,
-        tokenizer=tokenizer,
-        folder=folder,
-        decoder=decoder_of(raw, language, path, folder),
-        vision=tower_tensors(below(tensors, _PARTS[0]), encoder, CLIP_TOWER, folder),
-        connected=_perceiver_tensors(below(tensors, _PARTS[1]), connector, folder),
+        llama=decoder.config,
+        preprocessing=preprocessing(folder, encoder.image_size, SQUASH),
         encoder=encoder,
         connector=connector,
-        preprocessing=preprocessing(folder, size, SQUASH),
         injection=injection,
-        blocks=_block_tensors(tensors, injection, text, connector.width, folder),
+        attend=PRECEDING,
+        embedding_rows=decoder.embedding_rows,
+        template=IDEFICS.name,
+    )
+    parts = OpenedParts(
+        decoder,
+        vision=tower_tensors(below(tensors, _PARTS[0]), encoder, CLIP_TOWER, folder),
+        connector=_perceiver_tensors(below(tensors, _PARTS[1]), connector, folder),
+        blocks=_block_tensors(tensors, model, folder),
+    )
+    return assemble(
+        model,
+        parts,
+        tokenizer,
+        folder,
         special_ids=special_ids,
-        lora=adapter(lora, lambda module: _block_module(module, interval)),
+        lora=adapter(lora, lambda module: _block_module(module, text["cross_layer_interval"])),
     )
 
 
@@ -217,75 +254,38 @@ def _language(
 
 def _perceiver_tensors(source: TensorSource, c: Perceiver, folder: Path) -> TensorSource:
     """The resampler under the names of `qlora.model.connectors.perceiver`."""
-    width, inner = c.width, c.heads * c.dim_head
-    plain: dict[str, tuple[str, tuple[int, ...]]] = {"latents": ("latents", (c.latents, width))}
-    made: dict[str, Computed] = {}
-    parts: dict[str, tuple[int, ...]] = {}
-
-    def norm(ours: str, theirs: str, size: int) -> None:
-        for kind in ("weight", "bias"):
-            plain[f"{ours}.{kind}"] = (f"{theirs}.{kind}", (size,))
-
-    norm("norm", "layer_norm", width)
-    for i in range(c.depth):
-        ours, theirs = f"layers.{i}", f"blocks.{i}"
-        norm(f"{ours}.0.norm_media", f"{theirs}.0.context_layer_norm", width)
-        norm(f"{ours}.0.norm_latents", f"{theirs}.0.latents_layer_norm", width)
-        norm(f"{ours}.1.0", f"{theirs}.1.ln", width)
-        if c.head_norms:
-            norm(f"{ours}.0.q_norm", f"{theirs}.0.q_layer_norm", c.dim_head)
-            norm(f"{ours}.0.k_norm", f"{theirs}.0.k_layer_norm", c.dim_head)
-        for name, old, shape in (
-            ("0.to_q", "0.q_proj", (inner, width)),
-            ("0.to_out", "0.output_proj", (width, inner)),
-            ("1.1", "1.fc", (4 * width, width)),
-            ("1.3", "1.c_proj", (width, 4 * width)),
-        ):
-            plain[f"{ours}.{name}.weight"] = (f"{theirs}.{old}.weight", shape)
-        both = (f"{theirs}.0.k_proj.weight", f"{theirs}.0.v_proj.weight")
-        parts |= dict.fromkeys(both, (inner, width))
-        made[f"{ours}.0.to_kv.weight"] = Computed(both, (2 * inner, width), lambda *t: torch.cat(t))
-    check_tensors(source, dict(plain.values()) | parts, folder, "IDEFICS folder")
-    straight = renamed(source, {name: old for name, (old, _) in plain.items()})
-    return merged(straight, ComputedTensors(source, made))
+    return translated(source, shapes_of(c.build), _perceiver_name, folder, "IDEFICS folder")
 
 
-def _block_tensors(
-    tensors: TensorSource, c: GatedLlama, text: dict[str, int], visual: int, folder: Path
-) -> TensorSource:
+def _perceiver_name(ours: str) -> str | Joined:
+    match = _RESAMPLER_LAYER.fullmatch(ours)
+    if match is None:
+        return ours.replace("norm.", "layer_norm.")  # and `latents`
+    layer, (module, kind) = f"blocks.{match[1]}", match[2].rsplit(".", 1)
+    if module == "0.to_kv":
+        return Joined((f"{layer}.0.k_proj.{kind}", f"{layer}.0.v_proj.{kind}"))
+    return f"{layer}.{_IN_RESAMPLER[module]}.{kind}"
+
+
+def _block_tensors(tensors: TensorSource, model: ModelConfig, folder: Path) -> TensorSource:
     """The gated blocks under the names of `qlora.model.injection.gated_llama.GatedLlamaBlock`."""
-    hidden, inner = text["hidden_size"], c.heads * c.dim_head
-    gate = (1,) if c.gates == 1 else (1, 1, hidden)
-    shapes: dict[str, tuple[str, tuple[int, ...]]] = {
-        "input_layernorm.weight": ("input_layernorm.weight", (hidden,)),
-        "post_attention_layernorm.weight": ("post_attention_layernorm.weight", (hidden,)),
-        "q_proj.weight": ("cross_attn.q_proj.weight", (inner, hidden)),
-        "k_proj.weight": ("cross_attn.k_proj.weight", (inner, visual)),
-        "v_proj.weight": ("cross_attn.v_proj.weight", (inner, visual)),
-        "o_proj.weight": ("cross_attn.o_proj.weight", (hidden, inner)),
-        "gate_proj.weight": ("mlp.gate_proj.weight", (c.inner, hidden)),
-        "up_proj.weight": ("mlp.up_proj.weight", (c.inner, hidden)),
-        "down_proj.weight": ("mlp.down_proj.weight", (hidden, c.inner)),
-        "attn_gate": ("alpha_cross_attn", gate),
-        "ff_gate": ("alpha_dense", gate),
-    }
-    if c.head_norms:
-        for side in ("q", "k"):
-            shapes[f"{side}_norm.weight"] = (
-                f"cross_attn.{side}_layer_norm.weight",
-                (c.dim_head,),
-            )
-    source = below(tensors, _BLOCK)
-    made, expected = {}, {}
-    for number, layer in enumerate(c.layers):
-        for name, (old, shape) in shapes.items():
-            theirs = f"{number}.{old}"
-            expected[theirs] = shape
-            flat = (c.gates,) if name.endswith("_gate") else shape
+    layers, theirs = model.injection.layers, {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    block = shapes_of(lambda: model.injection.block(model.llama.hidden_size, model.dim_visual))
+    for number, layer in enumerate(layers):
+        for name, shape in block.items():
             ours = f"model.layers.{layer}.gated_cross_attn_layer.{name}"
-            made[ours] = Computed((theirs,), flat)
-    check_tensors(source, expected, folder, "IDEFICS folder")
-    return ComputedTensors(source, made)
+            shapes[ours], theirs[ours] = shape, _block_name(number, name, shape)
+    source = below(tensors, _BLOCK)
+    return translated(source, shapes, theirs.__getitem__, folder, "IDEFICS folder")
+
+
+def _block_name(number: int, ours: str, shape: tuple[int, ...]) -> str | Joined:
+    module = ours.removesuffix(".weight")
+    theirs = f"{number}.{_IN_BLOCK[module]}{ours.removeprefix(module)}"
+    if not module.endswith("_gate"):
+        return theirs
+    return Joined((theirs,), leading=0 if shape == (1,) else 2)
 
 
 def _block_module(module: str, interval: int) -> str | None:
@@ -319,7 +319,7 @@ SIZES = {
             epsilon=1e-6,
             always=True,
         ),
-        attend=FOLLOWING,
+        attend=PRECEDING,
         embedding_rows=LLAMA_7B.vocab_size + 3,
         template=IDEFICS.name,
     )

@@ -25,11 +25,20 @@ from lite.image.preprocessing import CROP, PAD, Preprocessing
 from lite.text.template import LLAVA_V1
 from qlora.checkpoints.checks import check_tensors, read_json
 from qlora.checkpoints.hub import resolve
-from qlora.checkpoints.llama import LlamaCheckpoint, decoder_of
+from qlora.checkpoints.llama import decoder_of
 from qlora.checkpoints.lora import LoraCheckpoint
 from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
 from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
-from qlora.families.parts import adapter, assemble, below, epsilon, preprocessing, section
+from qlora.checkpoints.translation import shapes_of
+from qlora.families.parts import (
+    OpenedParts,
+    adapter,
+    assemble,
+    below,
+    epsilon,
+    preprocessing,
+    section,
+)
 from qlora.families.sizes import LLAMA_7B, clip
 from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors
 from qlora.model.config import ModelConfig
@@ -104,12 +113,14 @@ def read(
         raise BadInput(f"{path} has image_token_index {image!r}; download it again.")
     return _assembled(
         folder=folder,
-        decoder=decoder_of(
-            _plain(section(config, "text_config", path)), _language(tensors), path, folder
+        parts=OpenedParts(
+            decoder_of(
+                _plain(section(config, "text_config", path)), _language(tensors), path, folder
+            ),
+            vision=_tower(below(tensors, *_TOWERS), encoder, folder),
+            connector=projector,
         ),
         tokenizer=read_tokenizer(folder, _ADDED),
-        vision=_tower(below(tensors, *_TOWERS), encoder, folder),
-        projector=projector,
         depth=2,
         encoder=encoder,
         fit=PAD if _pads(folder) else CROP,
@@ -155,10 +166,12 @@ def _read_original(
     has_tokenizer = any((folder / n).is_file() for n in ("tokenizer.model", "tokenizer.json"))
     return _assembled(
         folder=folder if has_tokenizer else where,
-        decoder=decoder,
+        parts=OpenedParts(
+            decoder,
+            vision=_tower(_clip_tensors(tower_folder), encoder, tower_folder),
+            connector=_original_projector(folder, tensors, depth),
+        ),
         tokenizer=read_tokenizer(folder if has_tokenizer else where, _ADDED),
-        vision=_tower(_clip_tensors(tower_folder), encoder, tower_folder),
-        projector=_original_projector(folder, tensors, depth),
         depth=depth,
         encoder=encoder,
         fit=PAD if config.get("image_aspect_ratio") == "pad" else CROP,
@@ -171,10 +184,8 @@ def _read_original(
 def _assembled(
     *,
     folder: Path,
-    decoder: LlamaCheckpoint,
+    parts: OpenedParts,
     tokenizer: TokenizerFiles,
-    vision: TensorSource,
-    projector: TensorSource,
     depth: int,
     encoder: ClipEncoder,
     fit: str,
@@ -182,22 +193,20 @@ def _assembled(
     lora: LoraCheckpoint | None,
     pixels: Path | None = None,
 ) -> ModelWeights:
-    connector = _projector(projector, depth, encoder, folder)
-    size = encoder.clip["vision_cfg"]["image_size"]
-    return assemble(
+    connector = _projector(parts.connector, depth, encoder, folder)
+    model = ModelConfig(
         family=FAMILY,
-        template=LLAVA_V1.name,
-        tokenizer=tokenizer,
-        folder=folder,
-        decoder=decoder,
-        vision=vision,
-        connected=projector,
+        llama=parts.decoder.config,
+        preprocessing=preprocessing(pixels or folder, encoder.image_size, fit),
         encoder=encoder,
         connector=connector,
-        preprocessing=preprocessing(pixels or folder, size, fit),
-        special_ids=None if image is None else {"<image>": image},
-        lora=lora,
+        injection=Spliced(),
+        attend=OWN,
+        embedding_rows=parts.decoder.embedding_rows,
+        template=LLAVA_V1.name,
     )
+    special_ids = None if image is None else {"<image>": image}
+    return assemble(model, parts, tokenizer, folder, special_ids=special_ids, lora=lora)
 
 
 def _check_original(config: dict[str, Any], path: Path) -> int:
@@ -356,14 +365,9 @@ def _projector(source: TensorSource, depth: int, encoder: ClipEncoder, folder: P
             f"The projector in {source.where('layers.0.weight')} takes tokens of width {dim_media} "
             f"but the vision tower gives {encoder.width}; give the tower that it was trained with."
         )
-    bias = "layers.0.bias" in source
-    expected: dict[str, tuple[int, ...]] = {}
-    for i in range(depth):
-        expected[f"layers.{i}.weight"] = (width, width if i else dim_media)
-        if bias:
-            expected[f"layers.{i}.bias"] = (width,)
-    check_tensors(source, expected, folder, "projector of")
-    return Projector(dim_media, width, depth, encoder.tokens, bias)
+    projector = Projector(dim_media, width, depth, encoder.tokens, "layers.0.bias" in source)
+    check_tensors(source, shapes_of(projector.build), folder, "projector of")
+    return projector
 
 
 def _pads(folder: Path) -> bool:

@@ -19,11 +19,12 @@ from lite.image.preprocessing import TILES, Preprocessing
 from lite.image.tiles import MOST_TILES, layouts
 from lite.text.template import LLAMA_3
 from qlora.checkpoints.byte_level import read_byte_level
-from qlora.checkpoints.checks import check_tensors, one_line, read_json
+from qlora.checkpoints.checks import one_line, read_json
 from qlora.checkpoints.llama import decoder_of
 from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
+from qlora.checkpoints.translation import shapes_of, translated
 from qlora.checkpoints.vit_config import check_preprocessing
-from qlora.families.parts import adapter, assemble, below, section, sizes
+from qlora.families.parts import OpenedParts, adapter, assemble, below, section, sizes
 from qlora.families.sizes import llama
 from qlora.model.config import ModelConfig
 from qlora.model.connectors.projector import Projector
@@ -63,6 +64,7 @@ _EPSILON, _THETA = 1e-5, 500000.0
 # The bilinear filter's number in PIL.
 _BILINEAR = 2
 _PROJECTOR = "multi_modal_projector."
+_WHAT = "Llama-3.2-Vision folder"  # in messages
 _LAYER = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\.(.+)")
 _IN_BLOCK = {
     "cross_attn_attn_gate": "attn_gate",
@@ -99,28 +101,34 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
     llama |= {"model_type": "llama", "num_hidden_layers": text["num_hidden_layers"] - len(places)}
     language = below(tensors, "language_model.")
     tokenizer, special = read_byte_level(folder, BEGIN, END)
-    return assemble(
+    own = renamed(language, lambda name: _of_decoder(name, places))
+    decoder = decoder_of(llama, own, path, folder, added=_ADDED_ROWS)
+    model = ModelConfig(
         family=FAMILY,
-        template=LLAMA_3.name,
-        tokenizer=tokenizer,
-        folder=folder,
-        decoder=decoder_of(
-            llama,
-            renamed(language, lambda name: _of_decoder(name, places)),
-            path,
-            folder,
-            added=_ADDED_ROWS,
-        ),
-        vision=_vision(below(tensors, "vision_model."), encoder, folder),
-        connected=_projector(below(tensors, _PROJECTOR), connector, folder),
+        llama=decoder.config,
+        preprocessing=_preprocessing(folder, encoder),
         encoder=encoder,
         connector=connector,
-        preprocessing=_preprocessing(folder, encoder),
         injection=injection,
-        blocks=_blocks(language, injection, text["hidden_size"], places, folder),
+        attend=NEIGHBOURS,
+        embedding_rows=decoder.embedding_rows,
+        template=LLAMA_3.name,
+    )
+    parts = OpenedParts(
+        decoder,
+        vision=translated(
+            below(tensors, "vision_model."), shapes_of(encoder.build), str, folder, _WHAT
+        ),
+        connector=_projector(below(tensors, _PROJECTOR), connector, folder),
+        blocks=_blocks(language, model, places, folder),
+    )
+    return assemble(
+        model,
+        parts,
+        tokenizer,
+        folder,
         special_ids=special | {"<image>": _image_id(config, special, text["vocab_size"], path)},
         lora=adapter(lora, lambda module: _module(module, places, text["num_hidden_layers"])),
-        attend=NEIGHBOURS,
     )
 
 
@@ -231,51 +239,31 @@ def _counted(layer: int, places: dict[int, int]) -> int:
     return layer - sum(other < layer for other in places)
 
 
-def _vision(tensors: TensorSource, encoder: TiledEncoder, folder: Path) -> TensorSource:
-    parameters = encoder.build().named_parameters()
-    expected = {name: tuple(parameter.shape) for name, parameter in parameters}
-    check_tensors(tensors, expected, folder, "Llama-3.2-Vision folder")
-    return tensors
-
-
 def _projector(tensors: TensorSource, c: Projector, folder: Path) -> TensorSource:
-    expected = {"weight": (c.width, c.dim_media), "bias": (c.width,)}
-    check_tensors(tensors, expected, folder, "Llama-3.2-Vision folder")
-    return renamed(tensors, {f"layers.0.{name}": name for name in expected})
+    """One linear layer, which the folder does not number."""
+    shapes = shapes_of(c.build)
+    return translated(tensors, shapes, lambda name: name.removeprefix("layers.0."), folder, _WHAT)
 
 
 def _blocks(
-    language: TensorSource, c: GatedLlama, hidden: int, places: dict[int, int], folder: Path
+    language: TensorSource, model: ModelConfig, places: dict[int, int], folder: Path
 ) -> TensorSource:
     """The cross-attention layers under the names of `GatedLlamaBlock`."""
-    inner, keys = c.heads * c.dim_head, c.kv_heads * c.dim_head
-    shapes: dict[str, tuple[int, ...]] = {
-        "input_layernorm.weight": (hidden,),
-        "post_attention_layernorm.weight": (hidden,),
-        "q_proj.weight": (inner, hidden),
-        "k_proj.weight": (keys, hidden),
-        "v_proj.weight": (keys, hidden),
-        "o_proj.weight": (hidden, inner),
-        "q_norm.weight": (c.dim_head,),
-        "k_norm.weight": (c.dim_head,),
-        "gate_proj.weight": (c.inner, hidden),
-        "up_proj.weight": (c.inner, hidden),
-        "down_proj.weight": (hidden, c.inner),
-        "attn_gate": (1,),
-        "ff_gate": (1,),
-    }
+    block = shapes_of(lambda: model.injection.block(model.llama.hidden_size, model.dim_visual))
+    spelled = {ours: theirs for theirs, ours in _IN_BLOCK.items()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    theirs: dict[str, str] = {}
+    for layer, before in places.items():
+        for name, shape in block.items():
+            ours, part = f"{_block(before)}.{name}", name.removesuffix(".weight")
+            shapes[ours] = shape
+            theirs[ours] = f"model.layers.{layer}.{spelled[part]}{name.removeprefix(part)}"
 
-    def ours(name: str) -> str | None:
+    def of_block(name: str) -> str | None:
         match = _LAYER.fullmatch(name)
-        if match is None or int(match[1]) not in places:
-            return None
-        part, dot, leaf = match[2].partition(".weight")
-        return f"{_block(places[int(match[1])])}.{_IN_BLOCK.get(part, part)}{dot}{leaf}"
+        return name if match and int(match[1]) in places else None
 
-    blocks = renamed(language, ours)
-    expected = {f"{_block(i)}.{name}": shape for i in c.layers for name, shape in shapes.items()}
-    check_tensors(blocks, expected, folder, "Llama-3.2-Vision folder")
-    return blocks
+    return translated(renamed(language, of_block), shapes, theirs.__getitem__, folder, _WHAT)
 
 
 def _block(layer: int) -> str:

@@ -97,11 +97,11 @@ class Checkpoints:
 
         Raises:
             BadInput: see `qlora.checkpoints.hub.resolve`,
-                `qlora.families.flamingo.read_flamingo` and `qlora.families.recognise.read_model`.
+                `qlora.families.flamingo.read_flamingo` and `qlora.families.recognition.read_model`.
         """
         from qlora.checkpoints.hub import resolve
         from qlora.families.flamingo import read_flamingo
-        from qlora.families.recognise import read_model
+        from qlora.families.recognition import read_model
 
         lora = resolve(self.lora, "lora") if self.lora and with_lora else None
         if self.model:

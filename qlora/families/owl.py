@@ -18,11 +18,12 @@ from lite.bundle.attend import OWN
 from lite.errors import BadInput
 from lite.image.preprocessing import SQUASH, Preprocessing
 from lite.text.template import OWL
-from qlora.checkpoints.checks import check_tensors
 from qlora.checkpoints.llama import decoder_of
 from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
 from qlora.checkpoints.tokenizer_files import read_tokenizer
+from qlora.checkpoints.translation import shapes_of, translated
 from qlora.families.parts import (
+    OpenedParts,
     adapter,
     assemble,
     below,
@@ -57,10 +58,13 @@ _QUERIES: dict[str, int | None] = {
     "num_hidden_layers": 6,
     "num_attention_heads": 16,
 }
-_PART = re.compile(
-    r"encoder\.layers\.(\d+)\.crossattention\.(?:attention\.|output\.(?:mlp\.)?)?"
-    r"(\w+\.(?:weight|bias))"
-)
+_OUR_PART = re.compile(r"layers\.(\d+)\.(.+)")
+# Of the published code: where the modules of a layer stand below `crossattention.`
+_PLACES = {
+    **dict.fromkeys(("query", "key", "value"), "attention."),
+    **dict.fromkeys(("out_proj", "norm2"), "output."),
+    **dict.fromkeys(("w1", "w2", "w3", "ffn_ln"), "output.mlp."),
+}
 
 
 def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> ModelWeights:
@@ -86,21 +90,23 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
     text = section(config, "text_config", path)
     decoder = decoder_of({"model_type": "llama", **text}, below(tensors, _LANGUAGE), path, folder)
     connector = _abstractor(config, tensors, encoder, path)
-    connected = _connector_tensors(tensors)
-    check_tensors(connected, _abstractor_shapes(connector), folder, "mPLUG-Owl folder")
-    return assemble(
+    model = ModelConfig(
         family=FAMILY,
-        template=OWL.name,
-        tokenizer=read_tokenizer(folder),
-        folder=folder,
-        decoder=decoder,
-        vision=tower_tensors(below(tensors, _VISION), encoder, OWL_TOWER, folder),
-        connected=connected,
+        llama=decoder.config,
+        preprocessing=preprocessing(folder, encoder.image_size, SQUASH),
         encoder=encoder,
         connector=connector,
-        preprocessing=preprocessing(folder, encoder.clip["vision_cfg"]["image_size"], SQUASH),
-        lora=adapter(lora),
+        injection=Spliced(),
+        attend=OWN,
+        embedding_rows=decoder.embedding_rows,
+        template=OWL.name,
     )
+    parts = OpenedParts(
+        decoder,
+        vision=tower_tensors(below(tensors, _VISION), encoder, OWL_TOWER, folder),
+        connector=_connector_tensors(tensors, connector, folder),
+    )
+    return assemble(model, parts, read_tokenizer(folder), folder, lora=adapter(lora))
 
 
 def _refuse_others(tensors: TensorSource, folder: Path) -> None:
@@ -143,42 +149,23 @@ def _abstractor(
     )
 
 
-def _connector_tensors(tensors: TensorSource) -> TensorSource:
-    def name_of(name: str) -> str | None:
-        if name == "query_tokens":
-            return name
-        if not name.startswith(_ABSTRACTOR):
-            return None
-        return _PART.sub(r"layers.\1.\2", name.removeprefix(_ABSTRACTOR))
-
-    return renamed(tensors, name_of)
+def _connector_tensors(tensors: TensorSource, c: Abstractor, folder: Path) -> TensorSource:
+    """The abstractor under the names of its module; in the folder its queries stand outside."""
+    inside = renamed(
+        tensors, lambda name: name if name.startswith((_ABSTRACTOR, "query_tokens")) else None
+    )
+    return translated(inside, shapes_of(c.build), _abstractor_name, folder, "mPLUG-Owl folder")
 
 
-def _abstractor_shapes(c: Abstractor) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor of `qlora.model.connectors.abstractor.VisualAbstractor`."""
-    shapes: dict[str, tuple[int, ...]] = {
-        "query_tokens": (1, c.queries, c.dim),
-        "visual_fc.weight": (c.width, c.dim),
-        "visual_fc.bias": (c.width,),
-        "vit_eos": (1, 1, c.width),
-    }
-    linears = {
-        "query": (c.dim, c.dim),
-        "key": (c.dim, c.dim_media),
-        "value": (c.dim, c.dim_media),
-        "out_proj": (c.dim, c.dim),
-        "w1": (c.inner, c.dim),
-        "w2": (c.dim, c.inner),
-        "w3": (c.inner, c.dim),
-    }
-    norms = {"norm1": c.dim, "normk": c.dim_media, "norm2": c.dim, "ffn_ln": c.inner}
-    for i in range(c.depth):
-        for name, (out, width) in linears.items():
-            shapes[f"layers.{i}.{name}.weight"] = (out, width)
-            shapes[f"layers.{i}.{name}.bias"] = (out,)
-        for name, width in norms.items():
-            shapes |= {f"layers.{i}.{name}.{kind}": (width,) for kind in ("weight", "bias")}
-    return shapes
+def _abstractor_name(ours: str) -> str:
+    if ours == "query_tokens":
+        return ours
+    match = _OUR_PART.fullmatch(ours)
+    if match is None:
+        return _ABSTRACTOR + ours
+    layer, part = match[1], match[2]
+    place = _PLACES.get(part.split(".")[0], "")
+    return f"{_ABSTRACTOR}encoder.layers.{layer}.crossattention.{place}{part}"
 
 
 # Of what is published (`qlora.families.models`), before it is downloaded.

@@ -9,27 +9,19 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lite.bundle.attend import OWN, PRECEDING
-from lite.bundle.injection import SPLICED
 from lite.errors import BadInput
 from lite.image.preprocessing import Preprocessing
 from qlora.checkpoints.checks import read_json
 from qlora.checkpoints.llama import LlamaCheckpoint
 from qlora.checkpoints.lora import LoraCheckpoint, read_lora
-from qlora.checkpoints.sources import TensorSource, from_tensors, merged, renamed
+from qlora.checkpoints.sources import TensorSource, merged, renamed
 from qlora.checkpoints.tokenizer_files import TokenizerFiles
 from qlora.checkpoints.vit_config import check_preprocessing
 from qlora.model.config import ModelConfig
-from qlora.model.connectors.abstractor import Abstractor
-from qlora.model.connectors.perceiver import Perceiver
-from qlora.model.connectors.projector import Projector
-from qlora.model.encoders.clip import ClipEncoder
-from qlora.model.encoders.tiled import TiledEncoder
-from qlora.model.injection.gated_llama import GatedLlama
-from qlora.model.injection.spliced import Spliced
 from qlora.model.weights import LoraMerged, ModelWeights
 
 # Paths of the language model's linear layers as the families' adapters spell them.
@@ -104,76 +96,76 @@ def preprocessing(folder: Path, size: int, fit: str) -> Preprocessing:
     return dataclasses.replace(plain, mean=mean, std=std)
 
 
+@dataclass(frozen=True)
+class OpenedParts:
+    """The tensors of each part of a model, opened.
+
+    Attributes:
+        decoder: the language model.
+        vision: of the vision tower, under the names of its module.
+        connector: of the connector, under the names of its module.
+        blocks: of gated blocks, under the names of the language model; None without blocks.
+    """
+
+    decoder: LlamaCheckpoint
+    vision: TensorSource
+    connector: TensorSource
+    blocks: TensorSource | None = None
+
+    def joined(self, connector: str) -> TensorSource:
+        """All of them under the names of `qlora.model.VisionLanguageModel`'s parameters.
+
+        Args:
+            connector: the connector's name in the model.
+        """
+        return merged(
+            renamed(self.vision, lambda name: f"vision_encoder.{name}"),
+            renamed(self.connector, lambda name: f"{connector}.{name}"),
+            renamed(self.decoder.tensors, lambda name: f"lang_encoder.{in_decoder(name)}"),
+            renamed(self.blocks or merged(), lambda name: f"lang_encoder.{name}"),
+        )
+
+
+def in_decoder(name: str) -> str:
+    """What a tensor or module of a LLaMA folder is called in our language model."""
+    return _LAYER.sub(r"\1.decoder_layer.", name)
+
+
 def assemble(
-    *,
-    family: str,
-    template: str,
+    config: ModelConfig,
+    parts: OpenedParts,
     tokenizer: TokenizerFiles,
     folder: Path,
-    decoder: LlamaCheckpoint,
-    vision: TensorSource,
-    connected: TensorSource,
-    encoder: ClipEncoder | TiledEncoder,
-    connector: Abstractor | Perceiver | Projector,
-    preprocessing: Preprocessing,
-    injection: GatedLlama | Spliced | None = None,
-    blocks: TensorSource | None = None,
+    *,
     special_ids: dict[str, int] | None = None,
     lora: LoraCheckpoint | None = None,
-    attend: str = PRECEDING,
 ) -> ModelWeights:
     """A model of its parts.
 
     Args:
-        family, template, encoder, connector, preprocessing: as in `ModelConfig`.
+        config: its sizes.
+        parts: its tensors.
         tokenizer: of the language model.
-        folder: where it was read.
-        decoder: the language model.
-        vision: parameters of the vision tower, under open_clip's names.
-        connected: parameters of the connector, under the names of its module.
-        injection: by default visual tokens are spliced.
-        blocks: parameters of gated blocks, under the names of the language model.
+        folder: where the tokenizer was read.
         special_ids: of `<image>` and other added tokens; by default `<image>` is the first id after
             the vocabulary.
         lora: merged into the language model.
-        attend: the attend rule of gated blocks.
 
     Raises:
         BadInput: the connector's width is not the language model's, or the LoRA does not fit.
     """
-    llama = decoder.config
-    injection = injection or Spliced()
-    if injection.name == SPLICED and connector.width != llama.hidden_size:
-        where = connected.where(next(iter(connected)))
+    connector, hidden = config.connector, config.llama.hidden_size
+    if config.injection.visual_width(hidden) not in (None, connector.width):
+        where = parts.connector.where(next(iter(parts.connector)))
         raise BadInput(
             f"The {connector.name} in {where} gives tokens of width {connector.width} but the "
-            f"language model in {decoder.folder} takes {llama.hidden_size}; give the "
+            f"language model in {parts.decoder.folder} takes {hidden}; give the "
             f"{connector.name} that was trained with it."
         )
-    base = merged(
-        renamed(vision, lambda name: f"vision_encoder.{name}"),
-        renamed(connected, lambda name: f"{connector.name}.{name}"),
-        renamed(
-            decoder.tensors,
-            lambda name: "lang_encoder." + _LAYER.sub(r"\1.decoder_layer.", name),
-        ),
-        renamed(blocks, lambda name: f"lang_encoder.{name}")
-        if blocks
-        else from_tensors({}, folder),
-    )
-    after = max(tokenizer.size, llama.vocab_size)
+    base = parts.joined(connector.name)
+    after = max(tokenizer.size, config.llama.vocab_size)
     return ModelWeights(
-        config=ModelConfig(
-            family=family,
-            llama=llama,
-            preprocessing=preprocessing,
-            encoder=encoder,
-            connector=connector,
-            injection=injection,
-            attend=OWN if injection.name == SPLICED else attend,
-            embedding_rows=decoder.tensors.shape("model.embed_tokens.weight")[0],
-            template=template,
-        ),
+        config=config,
         base=base,
         tensors=LoraMerged(base, lora.deltas) if lora else base,
         lora=lora,

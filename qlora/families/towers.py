@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ import torch
 from torch import Tensor
 
 from lite.errors import BadInput
-from qlora.checkpoints.checks import check_tensors
-from qlora.checkpoints.computed import Computed, ComputedTensors
-from qlora.checkpoints.sources import TensorSource, merged, renamed
+from qlora.checkpoints.sources import TensorSource, renamed
+from qlora.checkpoints.translation import Joined, shapes_of, translated
 from qlora.families.parts import sizes
 from qlora.model.encoders.clip import ClipEncoder
 
@@ -84,6 +84,7 @@ CLIP_TOWER = TowerNames(
     join=lambda heads, parts: torch.cat(parts),
 )
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
+_OUR_LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
 
 
 def tower_config(
@@ -152,59 +153,34 @@ def tower_tensors(
         return None if unused else name
 
     tensors = renamed(tensors, used)
-    plain, made = _layout(encoder, names, heads)
-    expected = dict(plain.values()) | {
-        part: shape for recipe, shape in made.values() for part in recipe.parts
+    theirs = partial(_kept_as, names, heads)
+    what = "folder of the vision tower"
+    return translated(tensors, shapes_of(encoder.build), theirs, folder, what)
+
+
+def _kept_as(names: TowerNames, heads: int, ours: str) -> str | Joined:
+    """How a tower of these names keeps open_clip's parameter `ours`."""
+    if ours == "class_embedding":
+        return Joined((names.class_token,), leading=names.leading[0])
+    if ours == "positional_embedding":
+        return Joined((names.positions,), leading=names.leading[1])
+    outside = {"conv1": names.patches, "ln_pre": names.ln_pre, "ln_post": names.ln_post}
+    match = _OUR_LAYER.fullmatch(ours)
+    if match is None:
+        module, _, kind = ours.rpartition(".")
+        return f"{outside[module]}.{kind}"
+    # Within a layer.
+    layer, inside = f"encoder.layers.{match[1]}", match[2]
+    if inside.startswith("attn.in_proj_"):
+        kind = inside.removeprefix("attn.in_proj_")
+        parts = tuple(f"{layer}.{part}.{kind}" for part in names.attention)
+        return Joined(parts, make=lambda *tensors: names.join(heads, tensors))
+    module, _, kind = inside.rpartition(".")
+    spelled = {
+        "ln_1": names.ln_1,
+        "ln_2": names.ln_2,
+        "attn.out_proj": names.out,
+        "mlp.c_fc": "mlp.fc1",
+        "mlp.c_proj": "mlp.fc2",
     }
-    check_tensors(tensors, expected, folder, "folder of the vision tower")
-    straight = renamed(tensors, {name: old for name, (old, _) in plain.items()})
-    return merged(
-        straight, ComputedTensors(tensors, {n: recipe for n, (recipe, _) in made.items()})
-    )
-
-
-_Plain = dict[str, tuple[str, tuple[int, ...]]]
-_Made = dict[str, tuple[Computed, tuple[int, ...]]]
-
-
-def _layout(encoder: ClipEncoder, names: TowerNames, heads: int) -> tuple[_Plain, _Made]:
-    """Our name -> (their name, shape), and our name -> (recipe, shape of each of its parts)."""
-    vision = encoder.clip["vision_cfg"]
-    width, patch = vision["width"], vision["patch_size"]
-    inner, places = int(width * vision["mlp_ratio"]), encoder.patches + 1
-    plain: _Plain = {"conv1.weight": (f"{names.patches}.weight", (width, 3, patch, patch))}
-    ones = [(1,) * count for count in names.leading]
-    made: _Made = {
-        "class_embedding": (Computed((names.class_token,), (width,)), (*ones[0], width)),
-        "positional_embedding": (
-            Computed((names.positions,), (places, width)),
-            (*ones[1], places, width),
-        ),
-    }
-
-    def norm(ours: str, theirs: str) -> None:
-        for kind in ("weight", "bias"):
-            plain[f"{ours}.{kind}"] = (f"{theirs}.{kind}", (width,))
-
-    def linear(ours: str, theirs: str, rows: int, columns: int) -> None:
-        plain[f"{ours}.weight"] = (f"{theirs}.weight", (rows, columns))
-        plain[f"{ours}.bias"] = (f"{theirs}.bias", (rows,))
-
-    norm("ln_pre", names.ln_pre)
-    if encoder.final_norm:
-        norm("ln_post", names.ln_post)
-    rows = 3 * width // len(names.attention)
-    for i in range(vision["layers"]):
-        ours, theirs = f"transformer.resblocks.{i}", f"encoder.layers.{i}"
-        norm(f"{ours}.ln_1", f"{theirs}.{names.ln_1}")
-        norm(f"{ours}.ln_2", f"{theirs}.{names.ln_2}")
-        linear(f"{ours}.attn.out_proj", f"{theirs}.{names.out}", width, width)
-        linear(f"{ours}.mlp.c_fc", f"{theirs}.mlp.fc1", inner, width)
-        linear(f"{ours}.mlp.c_proj", f"{theirs}.mlp.fc2", width, inner)
-        for kind, columns in (("weight", (width,)), ("bias", ())):
-            parts = tuple(f"{theirs}.{part}.{kind}" for part in names.attention)
-            recipe = Computed(
-                parts, (3 * width, *columns), lambda *tensors: names.join(heads, tensors)
-            )
-            made[f"{ours}.attn.in_proj_{kind}"] = (recipe, (rows, *columns))
-    return plain, made
+    return f"{layer}.{spelled[module]}.{kind}"

@@ -18,7 +18,7 @@ from export.precision import precision
 from export.verify import kl_divergence
 from lite.errors import BadInput
 from lite.image.preprocessing import load_image, to_pixels
-from qlora.families.recognise import read_model
+from qlora.families.recognition import read_model
 from qlora.model import ModelWeights, VisionLanguageModel
 from tests.one_sentence import check_one_sentence
 

@@ -22,7 +22,7 @@ from qlora.checkpoints.tokenizer_files import read_tokenizer
 from qlora.commands.train import command as train
 from qlora.data.conversation import Conversation
 from qlora.data.encode import IGNORE, encode
-from qlora.families.recognise import read_model
+from qlora.families.recognition import read_model
 from qlora.model import ModelConfig, VisionLanguageModel
 from qlora.model.connectors.abstractor import Abstractor
 from qlora.model.connectors.projector import Projector

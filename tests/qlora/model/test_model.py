@@ -244,7 +244,7 @@ def test_generation_takes_resampled_tokens_instead_of_pixels(model):
 
 @torch.no_grad()
 def test_bfloat16_runs_and_stays_near(model):
-    half = VisionLanguageModel.from_weights(read_flamingo(**CHECKPOINTS, dtype=torch.bfloat16))
+    half = VisionLanguageModel.from_weights(read_flamingo(**CHECKPOINTS), torch.bfloat16)
     ids = torch.from_numpy(IMAGE_CASE["ids"])
     found = half(ids, torch.from_numpy(IMAGE_CASE["pixels"]).bfloat16())
     expected = logits(model, IMAGE_CASE)

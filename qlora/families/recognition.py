@@ -1,28 +1,31 @@
 """Which family a folder is of.
 
 Contract: the answer comes from `config.json`'s `model_type`, and nothing is guessed: a folder of a
-kind that has no reader is one sentence.
+kind that has no reader is one sentence. A module of `qlora.families` is a reader by having
+`MODEL_TYPES`, a function `read(folder, config, lora)`, and `WHOLE`: False if it takes a language
+model and a tower that stand elsewhere as two more arguments.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from lite.errors import BadInput
+from qlora import families
 from qlora.checkpoints.checks import read_json
-from qlora.families.models import MODELS
 from qlora.model.weights import ModelWeights
 
 
 @cache
 def readers() -> dict[str, ModuleType]:
     """`model_type` -> the module of `qlora.families` that reads it."""
-    names = dict.fromkeys(model.reader for model in MODELS.values())
+    names = sorted(module.name for module in pkgutil.iter_modules(families.__path__))
     modules = [import_module(f"qlora.families.{name}") for name in names]
-    return {kind: module for module in modules for kind in module.MODEL_TYPES}
+    return {kind: module for module in modules for kind in getattr(module, "MODEL_TYPES", ())}
 
 
 def read_model(
