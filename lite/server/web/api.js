@@ -44,8 +44,8 @@ export async function* complete(request, key, signal) {
   });
   for await (const data of events(response, signal)) {
     if (data === "[DONE]") return;
-    const chunk = read(data);
-    if (chunk.error) throw new ApiError(sentence(chunk, 0));
+    const chunk = parseChunk(data);
+    if (chunk.error) throw new ApiError(messageOf(chunk, 0));
     yield chunk;
   }
   throw new ApiError(CUT_SHORT);
@@ -69,17 +69,17 @@ async function send(path, options) {
     );
   }
   if (response.ok) return response;
-  const said = await response.json().catch(() => null);
-  throw new ApiError(sentence(said, response.status), response.status);
+  const body = await response.json().catch(() => null);
+  throw new ApiError(messageOf(body, response.status), response.status);
 }
 
-function sentence(said, status) {
-  const message = said?.error?.message ?? said?.error;
+function messageOf(body, status) {
+  const message = body?.error?.message ?? body?.error;
   if (typeof message === "string" && message) return message;
   return PLAIN[status] ?? `The server answered with an error (${status}); retry.`;
 }
 
-function read(data) {
+function parseChunk(data) {
   try {
     return JSON.parse(data);
   } catch {

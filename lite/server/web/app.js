@@ -1,22 +1,28 @@
 // The page: what happens when the person does something.
-// Contract: holds the session that is shown and the answers that are being written; every part
-// (turns, composer, list, settings, store, server) knows nothing of the others.
+// Contract: holds the session that is shown and the answers that are being written; the parts
+// (messages, composer, sidebar, settings, store, server) know nothing of each other.
 
 import { Composer } from "./composer.js";
-import { answer, newExchange, newSession, requestFor, restored, titleOf } from "./conversation.js";
-import { drawIcons, toast } from "./dom.js";
-import { greet } from "./greeting.js";
-import { Panel } from "./panel.js";
-import { isDark, recall, remember, setTheme } from "./settings.js";
+import {
+  newExchange,
+  newSession,
+  requestFor,
+  restored,
+  streamAnswer,
+  titleOf,
+} from "./conversation.js";
+import { exportConversation, importConversation } from "./conversation-file.js";
+import { byId, drawIcons, toast } from "./dom.js";
+import { LiveRegion } from "./live-region.js";
+import { MessageList } from "./messages.js";
+import { isDark, readItem, setTheme, writeItem } from "./settings.js";
+import { SettingsDialog } from "./settings-dialog.js";
 import { Sidebar } from "./sidebar.js";
-import { Speech } from "./speech.js";
 import { Store } from "./store.js";
-import { download, fromFile } from "./transfer.js";
-import { Turns } from "./turns.js";
+import { showModel } from "./welcome.js";
 
-const get = (id) => document.getElementById(id);
-// How often a growing answer is kept, so that a reload loses little of it.
-const KEEP_MS = 400;
+// How often a growing answer is saved, so that a reload loses little of it.
+const SAVE_MS = 400;
 
 let session = newSession();
 let blobs = new Map();
@@ -24,16 +30,16 @@ let editing = null;
 // Answers being written, by the id of their session; each goes on while another one is shown.
 const running = new Map();
 
-const key = { get: () => recall("key"), set: (value) => remember("key", value) };
+const apiKey = { get: () => readItem("key"), set: (value) => writeItem("key", value) };
 const store = await Store.open();
-const panel = new Panel(key);
-const speech = new Speech();
-const turns = new Turns({
+const settingsDialog = new SettingsDialog(apiKey);
+const liveRegion = new LiveRegion();
+const messages = new MessageList({
   edit,
   retry,
   saveKey: (value) => {
-    key.set(value);
-    greet(key);
+    apiKey.set(value);
+    showModel(apiKey);
   },
 });
 const composer = new Composer({ onSend: send, onStop: stop, onCancelEdit: () => setEditing(null) });
@@ -41,7 +47,7 @@ const sidebar = new Sidebar({
   open: openSession,
   rename,
   remove,
-  save: async (which) => download(which, await store.images(which)),
+  export: async (which) => exportConversation(which, await store.images(which)),
 });
 
 // ---- sessions
@@ -50,21 +56,21 @@ async function show(next, images) {
   session = next;
   blobs = images;
   location.replace(`#${session.id}`);
-  remember("session", session.id);
-  turns.show(session.exchanges, blobs);
+  writeItem("session", session.id);
+  messages.show(session.exchanges, blobs);
   setEditing(null);
   composer.clear();
-  speech.begin();
+  liveRegion.clear();
   await refresh();
 }
 
 /** Bring title, list, empty state and buttons up to the session; all but the list at once. */
 async function refresh() {
-  get("title").textContent = titleOf(session);
+  byId("title").textContent = titleOf(session);
   document.title = `${titleOf(session)} · mmgpt-lite`;
-  get("empty").hidden = session.exchanges.length > 0;
+  byId("empty").hidden = session.exchanges.length > 0;
   composer.setRunning(running.has(session.id));
-  turns.markLast(session.exchanges);
+  messages.markLast(session.exchanges);
   sidebar.show(await store.list(), session.id);
 }
 
@@ -82,7 +88,7 @@ async function startNew() {
   composer.focus();
 }
 
-async function keep(which, images = []) {
+async function save(which, images = []) {
   which.updated = Date.now();
   try {
     await store.save(which, images);
@@ -94,7 +100,7 @@ async function keep(which, images = []) {
 async function rename(which, title) {
   const target = which.id === session.id ? session : (running.get(which.id)?.session ?? which);
   target.title = title;
-  await keep(target);
+  await save(target);
   await refresh();
 }
 
@@ -114,8 +120,8 @@ async function remove(which) {
 
 async function importSession(file) {
   try {
-    const [found, images] = await fromFile(file);
-    await keep(found, images);
+    const [found, images] = await importConversation(file);
+    await save(found, images);
     await openSession(found.id);
   } catch (error) {
     toast(error.message);
@@ -125,43 +131,43 @@ async function importSession(file) {
 // ---- asking
 
 function send({ text, pictures }) {
-  if (editing) cutBefore(editing);
-  pictures.forEach(({ id, blob }) => blobs.set(id, blob));
+  if (editing) truncateBefore(editing);
+  for (const { id, blob } of pictures) blobs.set(id, blob);
   ask(newExchange(text, pictures), pictures);
 }
 
 function retry(exchange) {
   if (running.has(session.id) || exchange !== session.exchanges.at(-1)) return;
   const { question, images, state } = exchange;
-  if (state === "done" && panel.settings.temperature === 0) {
+  if (state === "done" && settingsDialog.settings.temperature === 0) {
     toast("At temperature 0 the answer stays the same; raise it for variety.", "Settings", () =>
-      panel.open(),
+      settingsDialog.open(),
     );
   }
   composer.cancelEdit();
-  cutBefore(exchange);
+  truncateBefore(exchange);
   ask(newExchange(question, images));
 }
 
 /** Put an earlier question into the composer; nothing changes until it is sent. */
 function edit(exchange) {
   if (running.has(session.id)) return;
-  const kept = exchange.images.filter(({ id }) => blobs.has(id));
+  const available = exchange.images.filter(({ id }) => blobs.has(id));
   composer.edit(
     exchange.question,
-    kept.map((image) => ({ ...image, blob: blobs.get(image.id) })),
+    available.map((image) => ({ ...image, blob: blobs.get(image.id) })),
   );
   setEditing(exchange);
 }
 
 function setEditing(exchange) {
   editing = exchange;
-  turns.dimFrom(exchange);
+  messages.dimFrom(exchange);
 }
 
-function cutBefore(exchange) {
+function truncateBefore(exchange) {
   session.exchanges.length = session.exchanges.indexOf(exchange);
-  turns.show(session.exchanges, blobs);
+  messages.show(session.exchanges, blobs);
   setEditing(null);
 }
 
@@ -169,35 +175,35 @@ async function ask(exchange, images = []) {
   const run = { session, blobs, controller: new AbortController() };
   running.set(run.session.id, run);
   run.session.exchanges.push(exchange);
-  turns.add(exchange, blobs);
-  turns.toEnd();
-  speech.begin();
+  messages.add(exchange, blobs);
+  messages.toEnd();
+  liveRegion.clear();
   refresh();
-  await keep(run.session, images);
+  await save(run.session, images);
   refresh();
   const { signal } = run.controller;
-  const request = requestFor(run.session, exchange, run.blobs, panel.settings);
-  await answer(exchange, request, key.get(), signal, () => written(run, exchange));
+  const request = requestFor(run.session, exchange, run.blobs, settingsDialog.settings);
+  await streamAnswer(exchange, request, apiKey.get(), signal, () => onProgress(run, exchange));
   if (running.get(run.session.id) === run) running.delete(run.session.id);
-  await keep(run.session);
+  await save(run.session);
   await refresh();
 }
 
-/** Draws at most once a frame, and keeps what came at most once in a while. */
-function written(run, exchange) {
+/** Draws at most once a frame, and saves at most once in SAVE_MS. */
+function onProgress(run, exchange) {
   const finished = exchange.state !== "asking";
-  if (run.session.id === session.id) speech.say(exchange.answer, finished);
-  run.keeping ??= finished
+  if (run.session.id === session.id) liveRegion.announce(exchange.answer, finished);
+  run.saving ??= finished
     ? null
     : setTimeout(() => {
-        run.keeping = null;
-        if (exchange.state === "asking") keep(run.session);
-      }, KEEP_MS);
-  if (finished) clearTimeout(run.keeping);
-  if (finished) return turns.update(exchange);
+        run.saving = null;
+        if (exchange.state === "asking") save(run.session);
+      }, SAVE_MS);
+  if (finished) clearTimeout(run.saving);
+  if (finished) return messages.update(exchange);
   run.drawing ??= requestAnimationFrame(() => {
     run.drawing = null;
-    turns.update(exchange);
+    messages.update(exchange);
   });
   return undefined;
 }
@@ -208,7 +214,7 @@ function stop() {
 
 // ---- the rest of the page
 
-function escape(event) {
+function onEscape(event) {
   if (event.key !== "Escape" || event.isComposing || document.querySelector("dialog[open]")) return;
   if (sidebar.open) sidebar.toggle(false);
   else if (running.has(session.id)) stop();
@@ -216,18 +222,18 @@ function escape(event) {
 }
 
 drawIcons();
-get("new-session").addEventListener("click", () => {
+byId("new-session").addEventListener("click", () => {
   sidebar.toggle(false);
   startNew();
 });
-get("theme").addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
-get("import-session").addEventListener("click", () => get("import-file").click());
-get("import-file").addEventListener("change", async (event) => {
+byId("theme").addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
+byId("import-session").addEventListener("click", () => byId("import-file").click());
+byId("import-file").addEventListener("change", async (event) => {
   const [file] = event.target.files;
   event.target.value = "";
   if (file) await importSession(file);
 });
-document.addEventListener("keydown", escape);
+document.addEventListener("keydown", onEscape);
 addEventListener(
   "hashchange",
   () => location.hash.slice(1) !== session.id && openSession(location.hash.slice(1)),
@@ -237,12 +243,13 @@ store.onChange(async (id) => {
     composer.cancelEdit();
     const found = await store.get(id);
     if (found && !found.deleted) [session, blobs] = [found, await store.images(found)];
-    turns.show(session.exchanges, blobs);
+    messages.show(session.exchanges, blobs);
   }
   await refresh();
 });
 
-greet(key);
+showModel(apiKey);
 await store.sweep();
-if (!store.kept) toast("This browser keeps nothing here; the conversation is lost with the page.");
-await openSession(location.hash.slice(1) || recall("session"));
+if (!store.persistent)
+  toast("This browser stores nothing here; the conversation ends with the page.");
+await openSession(location.hash.slice(1) || readItem("session"));

@@ -2,52 +2,50 @@
 // Contract: knows nothing of sessions; `onSend({text, pictures})` gets a question that is complete.
 // A picture is `{id, name, width, height, blob}`.
 
-import { element, iconButton, toast } from "./dom.js";
-import { ImageError, prepare } from "./images.js";
-
-const get = (id) => document.getElementById(id);
+import { byId, element, iconButton, toast } from "./dom.js";
+import { ImageError, prepareImage } from "./images.js";
 
 export class Composer {
   constructor({ onSend, onStop, onCancelEdit }) {
     this.onSend = onSend;
     this.onCancelEdit = onCancelEdit;
-    this.text = get("question");
-    this.row = get("attached");
+    this.text = byId("question");
+    this.row = byId("attached");
     this.urls = new Map();
     this.pictures = [];
     this.preparing = 0;
     this.sendLater = false;
     this.running = false;
     this.draft = null;
-    get("composer").addEventListener("submit", (event) => {
+    byId("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#send();
     });
-    get("stop").addEventListener("click", onStop);
-    get("pick").addEventListener("click", () => get("files").click());
-    get("files").addEventListener("change", (event) => {
+    byId("stop").addEventListener("click", onStop);
+    byId("pick").addEventListener("click", () => byId("files").click());
+    byId("files").addEventListener("change", (event) => {
       this.add([...event.target.files]); // a copy: the list empties with the field
       event.target.value = "";
     });
-    get("cancel-edit").addEventListener("click", () => this.cancelEdit());
-    this.text.addEventListener("input", () => this.#show());
+    byId("cancel-edit").addEventListener("click", () => this.cancelEdit());
+    this.text.addEventListener("input", () => this.#refresh());
     this.text.addEventListener("keydown", (event) => this.#key(event));
     document.addEventListener("paste", (event) => this.#paste(event));
     this.#dropZone();
-    this.#show();
+    this.#refresh();
   }
 
   focus() {
     this.text.focus();
   }
 
-  /** Take files as pictures; what cannot be read is said and left out. */
+  /** Take files as pictures; what cannot be read is reported and left out. */
   async add(files) {
     this.preparing += files.length;
-    this.#show();
+    this.#refresh();
     for (const file of files) {
       try {
-        this.pictures.push(await prepare(file));
+        this.pictures.push(await prepareImage(file));
       } catch (error) {
         toast(
           error instanceof ImageError
@@ -56,26 +54,26 @@ export class Composer {
         );
       }
       this.preparing--;
-      this.#show();
+      this.#refresh();
     }
     if (this.sendLater && !this.preparing) this.#send();
   }
 
   /** While an answer is written, there is something to stop and nothing to send. */
   setRunning(running) {
-    const hadFocus = document.activeElement === get(running ? "send" : "stop");
+    const hadFocus = document.activeElement === byId(running ? "send" : "stop");
     this.running = running;
-    get("send").hidden = running;
-    get("stop").hidden = !running;
+    byId("send").hidden = running;
+    byId("stop").hidden = !running;
     if (hadFocus) this.focus();
-    this.#show();
+    this.#refresh();
   }
 
   /** Put an earlier question here to change it; what was being written comes back afterwards. */
   edit(text, pictures) {
     this.draft ??= { text: this.text.value, pictures: this.pictures };
     this.#fill(text, pictures);
-    get("editing").hidden = false;
+    byId("editing").hidden = false;
     this.focus();
     this.text.setSelectionRange(text.length, text.length);
   }
@@ -94,7 +92,7 @@ export class Composer {
   clear() {
     this.draft = null;
     this.#fill("", []);
-    get("editing").hidden = true;
+    byId("editing").hidden = true;
   }
 
   #restore() {
@@ -106,7 +104,7 @@ export class Composer {
   #fill(text, pictures) {
     this.text.value = text;
     this.pictures = [...pictures];
-    this.#show();
+    this.#refresh();
   }
 
   #send() {
@@ -138,28 +136,28 @@ export class Composer {
   }
 
   #dropZone() {
-    const sign = get("dropping");
+    const overlay = byId("dropping");
     const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
     addEventListener("dragover", (event) => {
       if (!hasFiles(event)) return;
       event.preventDefault();
-      sign.hidden = false;
+      overlay.hidden = false;
     });
     addEventListener("dragleave", (event) => {
-      if (!event.relatedTarget) sign.hidden = true;
+      if (!event.relatedTarget) overlay.hidden = true;
     });
     addEventListener("drop", (event) => {
-      sign.hidden = true;
+      overlay.hidden = true;
       if (!hasFiles(event)) return;
       event.preventDefault();
       this.add([...event.dataTransfer.files]);
     });
   }
 
-  #show() {
+  #refresh() {
     this.text.style.height = "auto";
     this.text.style.height = `${this.text.scrollHeight}px`;
-    get("send").disabled = !this.text.value.trim();
+    byId("send").disabled = !this.text.value.trim();
     this.#showPictures();
   }
 
@@ -186,7 +184,7 @@ export class Composer {
   #thumbnail(picture) {
     const remove = () => {
       this.pictures = this.pictures.filter((other) => other !== picture);
-      this.#show();
+      this.#refresh();
       this.focus();
     };
     const image = element("img", {

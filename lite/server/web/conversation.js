@@ -1,4 +1,4 @@
-// A session's turns, and how they become a request and an answer.
+// A session's exchanges (a question and its answer), and how they become a request.
 // Contract: plain data and no page. The history that is sent is what was shown: answers keep what
 // came before they were stopped, and questions without any answer are left out, with their images.
 
@@ -46,7 +46,7 @@ export function restored(session) {
 }
 
 /** Whether the exchange is part of what the model is told later. */
-export function counts(exchange) {
+export function isInHistory(exchange) {
   return exchange.answer !== "" || exchange.state === "done";
 }
 
@@ -55,7 +55,7 @@ export async function requestFor(session, exchange, blobs, settings) {
   const messages = [];
   if (settings.system.trim()) messages.push({ role: "system", content: settings.system });
   for (const earlier of session.exchanges) {
-    if (earlier === exchange || !counts(earlier)) continue;
+    if (earlier === exchange || !isInHistory(earlier)) continue;
     messages.push(await userMessage(earlier, blobs));
     messages.push({ role: "assistant", content: earlier.answer });
   }
@@ -82,11 +82,11 @@ async function userMessage({ question, images }, blobs) {
  * Ask and write what comes into `exchange`; `changed` is called after each change.
  * Never throws: how it ended is the exchange's state.
  */
-export async function answer(exchange, request, key, signal, changed) {
+export async function streamAnswer(exchange, request, key, signal, changed) {
   const start = performance.now();
   try {
     for await (const chunk of complete(await request, key, signal)) {
-      take(exchange, chunk, () => (performance.now() - start) / 1000);
+      applyChunk(exchange, chunk, () => (performance.now() - start) / 1000);
       changed();
     }
     exchange.state = "done";
@@ -103,7 +103,7 @@ export async function answer(exchange, request, key, signal, changed) {
   changed();
 }
 
-function take(exchange, chunk, elapsed) {
+function applyChunk(exchange, chunk, elapsed) {
   if (chunk.note) exchange.notes.push(String(chunk.note));
   if (chunk.timings) exchange.timings = chunk.timings;
   const choice = chunk.choices?.[0];

@@ -23,6 +23,9 @@ const ICONS = {
   trash: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13",
 };
 
+/** The element of the page with that id. */
+export const byId = (id) => document.getElementById(id);
+
 /**
  * An element. Attributes whose name begins with "on" are listeners, true is an attribute without
  * a value, false and null are none; children that are false or null are left out.
@@ -88,7 +91,7 @@ let hiding = 0;
  * `gone` is called when it goes without that having been done.
  */
 export function toast(sentence, label = "", action = () => {}, gone = () => {}) {
-  const box = document.getElementById("toast");
+  const box = byId("toast");
   box.leave?.();
   const [text, button] = box.children;
   text.textContent = sentence;

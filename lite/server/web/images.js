@@ -8,14 +8,14 @@ const MAX_BYTES = 1_500_000;
 const READ_BY_SERVER = new Set(["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp"]);
 const JPEG_QUALITY = 0.9;
 
-/** What the person is told about a file. */
+/** Says in one sentence why a file is no picture. */
 export class ImageError extends Error {}
 
 /**
  * The picture in a file: `{id, name, width, height, blob}`, at most MAX_SIDE pixels a side.
  * Throws ImageError for what is no picture.
  */
-export async function prepare(file) {
+export async function prepareImage(file) {
   const name = file.name || "picture";
   let bitmap;
   try {

@@ -1,129 +1,170 @@
-// Light Markdown to DOM: paragraphs, headings, lists, code, bold and italics.
+// Markdown to DOM, from the tokens of markdown-it.
 // Contract: every character of the text ends in a text node, so no text can become an element of
-// its own choosing. Links and pictures stay the text they are: an answer must not make the
-// browser load anything.
+// its own choosing, and nothing is loaded: pictures stay the text they are, and a link is followed
+// only by a click. What is too long or nested too deeply to be drawn is shown as it was written.
 
 import { copy, element, iconButton } from "./dom.js";
+import MarkdownIt from "./vendor/markdown-it.js";
 
-const FENCE = /^ {0,3}(```+|~~~+)\s*([\w+#.-]*)[^`]*$/;
-const HEADING = /^ {0,3}(#{1,6})\s+(\S.*)$/;
-const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
-// In the order of precedence. Underscores inside words are left alone, and nothing but code
-// spans more than 1,000 characters, so that no text takes quadratic time.
-const CODE = /(?<tick>`+)(?<code>[^`]|[^`].*?[^`])\k<tick>(?!`)/;
-const BOLD = /(?<two>\*\*|(?<!\w)__)(?=\S)(?<bold>.{1,1000}?)(?<=\S)\k<two>/;
-const ITALIC = /(?<one>\*|(?<!\w)_)(?=[^\s*_])(?<italic>.{1,1000}?)(?<=[^\s*_])\k<one>(?!\w)/;
-const INLINE = new RegExp([CODE, BOLD, ITALIC].map((kind) => kind.source).join("|"), "s");
+const MAX_CHARACTERS = 200_000;
+// A list inside a list is two levels.
+const MAX_NESTING = 40;
+const WORD = /\w/;
+
+const parser = new MarkdownIt({ html: false, linkify: true, maxNesting: MAX_NESTING })
+  // A growing answer must not change what is shown already: no underlined headings, and no
+  // definitions of links that stand elsewhere.
+  .disable(["lheading", "reference"]);
+parser.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false });
+for (const scheme of ["//", "ftp:", "mailto:"]) parser.linkify.add(scheme, null);
+// In 2*3*4 the asterisks are signs of multiplication.
+parser.inline.ruler.before("emphasis", "product", (state, silent) => {
+  const { src, pos } = state;
+  if (src[pos] !== "*" || !WORD.test(src[pos - 1] ?? "") || !WORD.test(src[pos + 1] ?? "")) {
+    return false;
+  }
+  if (!silent) state.pending += "*";
+  state.pos++;
+  return true;
+});
 
 /**
  * Shows `text` in `container`. Blocks that are there already stay as they are, so that a growing
  * answer keeps what the reader has selected in it.
  */
 export function render(container, text) {
-  const found = blocks(text);
-  const keys = found.map((block) => JSON.stringify(block));
+  const blocks = split(text);
   let same = 0;
-  while (same < container.children.length && container.children[same].block === keys[same]) same++;
+  while (same < blocks.length && container.children[same]?.source === blocks[same].source) same++;
   while (container.children.length > same) container.lastChild.remove();
-  for (let i = same; i < found.length; i++) {
-    const node = BUILDERS[found[i].kind](found[i]);
-    node.block = keys[i];
+  for (const { source, tokens } of blocks.slice(same)) {
+    const root = document.createDocumentFragment();
+    if (tokens) build(root, tokens);
+    else root.append(literal(source));
+    const [node] = root.children;
+    node.source = source;
     container.append(node);
   }
 }
 
-function blocks(text) {
-  const lines = text.split("\n");
-  const found = [];
-  for (let i = 0; i < lines.length;) {
-    const fence = FENCE.exec(lines[i]);
-    const heading = HEADING.exec(lines[i]);
-    if (fence) {
-      const end = lines.findIndex((line, at) => at > i && closes(line, fence[1]));
-      const stop = end < 0 ? lines.length : end;
-      found.push({ kind: "code", name: fence[2], text: lines.slice(i + 1, stop).join("\n") });
-      i = stop + 1;
-    } else if (heading) {
-      found.push({
-        kind: "heading",
-        level: heading[1].length,
-        text: heading[2].trimEnd().replace(/ #+$/, ""),
-      });
-      i++;
-    } else if (ITEM.test(lines[i])) {
-      const start = i;
-      while (i < lines.length && (ITEM.test(lines[i]) || continues(lines, i))) i++;
-      found.push({ kind: "list", lines: lines.slice(start, i) });
-    } else if (!lines[i].trim()) {
-      i++;
-    } else {
-      const start = i++;
-      while (i < lines.length && lines[i].trim() && !opens(lines[i])) i++;
-      found.push({ kind: "paragraph", text: lines.slice(start, i).join("\n") });
+/** A paragraph of text as it was written, cut where it is too long to be drawn. */
+export function literal(text) {
+  const rest = text.length - MAX_CHARACTERS;
+  const cut = rest > 0 && element("em", {}, ` (${rest} more characters are kept, not shown)`);
+  return element("p", { class: "literal" }, text.slice(0, MAX_CHARACTERS), cut);
+}
+
+/** The blocks of a text: `{source, tokens}`, without tokens where it is to be shown literally. */
+function split(text) {
+  if (text.length > MAX_CHARACTERS) return [{ source: text }];
+  const tokens = parser.parse(text, {});
+  // The parser leaves out what is nested more deeply than it may be.
+  if (tokens.some((token) => token.level >= MAX_NESTING - 1)) return [{ source: text }];
+  const lines = text.split(/\r\n?|\n/);
+  const blocks = [];
+  let start = 0;
+  tokens.forEach((token, at) => {
+    if (token.level || token.nesting > 0) return;
+    const [from, to] = tokens[start].map;
+    blocks.push({ source: lines.slice(from, to).join("\n"), tokens: tokens.slice(start, at + 1) });
+    start = at + 1;
+  });
+  return blocks;
+}
+
+/** Adds the elements of `tokens`, a flat list of openings, closings and leaves, to `root`. */
+function build(root, tokens) {
+  const open = [root];
+  for (const token of tokens) {
+    const parent = open.at(-1);
+    if (token.nesting > 0) {
+      const node = opening(token, parent);
+      if (node !== parent) parent.append(token.type === "table_open" ? frame(node) : node);
+      open.push(node);
+    } else if (token.nesting < 0) {
+      const node = open.pop();
+      if (token.type === "link_close") node.after(address(node));
+    } else parent.append(leaf(token));
+  }
+}
+
+/** The element that a token opens; its parent where it opens none, as a paragraph of a list. */
+function opening(token, parent) {
+  switch (token.type) {
+    case "paragraph_open":
+      return token.hidden ? parent : element("p");
+    case "heading_open":
+      // The page's own headings are above the first three levels.
+      return element(`h${Math.min(Number(token.tag[1]) + 3, 6)}`);
+    case "ordered_list_open":
+      return element("ol", { start: token.attrGet("start") });
+    case "th_open":
+    case "td_open":
+      return element(token.tag, { class: token.attrGet("style")?.replace("text-align:", "") });
+    case "link_open":
+      return link(token.attrGet("href"), token.attrGet("title"));
+    default:
+      return element(token.tag);
+  }
+}
+
+/** What scrolls sideways in place of the page where a table is wide. */
+function frame(table) {
+  return element(
+    "div",
+    { class: "table", tabindex: "0", role: "group", "aria-label": "Table" },
+    table,
+  );
+}
+
+function link(href, title) {
+  const node = /^https?:/i.test(href)
+    ? element("a", { href, title, target: "_blank", rel: "noopener noreferrer" })
+    : element("span", { title });
+  node.address = href;
+  return node;
+}
+
+/** The address of a link that says something else. */
+function address(node) {
+  return node.textContent === node.address
+    ? ""
+    : element("span", { class: "address" }, ` (${node.address})`);
+}
+
+/** The node, or the text, of a token that holds its content itself. */
+function leaf(token) {
+  switch (token.type) {
+    case "inline": {
+      const content = document.createDocumentFragment();
+      build(content, token.children);
+      return content;
     }
+    case "fence":
+    case "code_block":
+      return codeBlock(token.content.replace(/\n$/, ""), token.info.trim().split(/\s/)[0]);
+    case "code_inline":
+      return element("code", {}, token.content);
+    case "hr":
+      return element("hr");
+    case "softbreak":
+    case "hardbreak":
+      return "\n";
+    case "image":
+      return imageText(token.content, token.attrGet("src"), token.attrGet("title"));
+    default:
+      return token.content;
   }
-  return found;
 }
 
-const closes = (line, fence) => line.trim().startsWith(fence) && !line.trim().slice(fence.length);
-const opens = (line) => FENCE.test(line) || HEADING.test(line) || ITEM.test(line);
-
-/** A list goes on over an indented line, and over one empty line before its next item. */
-function continues(lines, i) {
-  if (!lines[i].trim()) return i + 1 < lines.length && ITEM.test(lines[i + 1]);
-  return /^\s{2,}/.test(lines[i]) && !FENCE.test(lines[i]);
+function codeBlock(text, language) {
+  const button = iconButton("copy", "Copy the code", () => copy(text, button));
+  const head = element("div", { class: "code-head" }, element("span", {}, language), button);
+  const code = element("code", {}, text);
+  return element("div", { class: "code" }, head, element("pre", { tabindex: "0" }, code));
 }
 
-const BUILDERS = {
-  paragraph: (block) => element("p", {}, ...inline(block.text)),
-  // The page's own headings are above the first three levels.
-  heading: (block) => element(`h${Math.min(block.level + 3, 6)}`, {}, ...inline(block.text)),
-  list: (block) => list(block.lines),
-  code: (block) => {
-    const button = iconButton("copy", "Copy the code", () => copy(block.text, button));
-    const head = element("div", { class: "code-head" }, element("span", {}, block.name), button);
-    const code = element("code", {}, block.text);
-    return element("div", { class: "code" }, head, element("pre", { tabindex: "0" }, code));
-  },
-};
-
-/** Items of one list; deeper indentation makes a list inside the item above it. */
-function list(lines) {
-  const [, indent, mark] = ITEM.exec(lines[0]);
-  const ordered = /\d/.test(mark);
-  const start = ordered && parseInt(mark, 10) !== 1 ? parseInt(mark, 10) : null;
-  const root = element(ordered ? "ol" : "ul", { start });
-  let inner = [];
-  const close = () => {
-    if (inner.length) root.lastChild.append(list(inner));
-    inner = [];
-  };
-  for (const line of lines) {
-    const item = ITEM.exec(line);
-    if (item && item[1].length <= indent.length + 1) {
-      close();
-      root.append(element("li", {}, ...inline(item[3])));
-    } else if (item || inner.length) {
-      inner.push(line);
-    } else if (line.trim()) {
-      root.lastChild.append("\n", ...inline(line.trim()));
-    }
-  }
-  close();
-  return root;
-}
-
-function inline(text) {
-  const nodes = [];
-  for (let rest = text; rest;) {
-    const found = INLINE.exec(rest);
-    if (!found) return [...nodes, rest];
-    if (found.index) nodes.push(rest.slice(0, found.index));
-    const { code, bold, italic } = found.groups;
-    if (code !== undefined) nodes.push(element("code", {}, code.trim() || code));
-    else if (bold !== undefined) nodes.push(element("strong", {}, ...inline(bold)));
-    else nodes.push(element("em", {}, ...inline(italic)));
-    rest = rest.slice(found.index + found[0].length);
-  }
-  return nodes;
+/** A picture in Markdown as it was written: an answer must not make the browser load anything. */
+function imageText(description, source, title) {
+  return `![${description}](${source}${title ? ` "${title}"` : ""})`;
 }

@@ -1,5 +1,5 @@
 // What is kept per browser: sampling settings, the theme, the key, the session shown last.
-// Contract: what is read back is checked like foreign input; a browser that keeps nothing gives
+// Contract: what is read back is checked like foreign input; a browser without storage gives
 // the defaults.
 
 const PREFIX = "mmgpt-lite.";
@@ -49,7 +49,7 @@ export const FIELDS = [
     min: 0.5,
     max: 2,
     step: 0.05,
-    hint: "above 1 avoids what was said already",
+    hint: "above 1 avoids repeating earlier tokens",
   },
   {
     name: "max_tokens",
@@ -87,7 +87,7 @@ export function parse(field, text) {
 export function loadSettings() {
   let kept = {};
   try {
-    kept = JSON.parse(recall("settings") || "{}") ?? {};
+    kept = JSON.parse(readItem("settings") || "{}") ?? {};
   } catch {
     // Damaged: the defaults.
   }
@@ -101,7 +101,7 @@ export function loadSettings() {
 }
 
 export function saveSettings(settings) {
-  remember("settings", JSON.stringify(settings));
+  writeItem("settings", JSON.stringify(settings));
 }
 
 /** The part of a request that the settings make; the system line is a message. */
@@ -110,7 +110,7 @@ export function sampling(settings) {
   return seed === null ? rest : { ...rest, seed };
 }
 
-export function recall(name) {
+export function readItem(name) {
   try {
     return localStorage.getItem(PREFIX + name) ?? "";
   } catch {
@@ -119,12 +119,12 @@ export function recall(name) {
 }
 
 /** Keep a text under that name; an empty one is forgotten. */
-export function remember(name, text) {
+export function writeItem(name, text) {
   try {
     if (text) localStorage.setItem(PREFIX + name, text);
     else localStorage.removeItem(PREFIX + name);
   } catch {
-    // A browser that keeps nothing: it holds until the page is closed.
+    // Without storage it holds until the page is closed.
   }
 }
 
@@ -136,5 +136,5 @@ export function isDark() {
 
 export function setTheme(name) {
   document.documentElement.dataset.theme = name;
-  remember("theme", name);
+  writeItem("theme", name);
 }

@@ -2,21 +2,20 @@
 // Contract: draws what it is given and reports what the person wants; keeps no sessions.
 
 import { titleOf } from "./conversation.js";
-import { element, iconButton } from "./dom.js";
+import { byId, element, iconButton } from "./dom.js";
 
-const get = (id) => document.getElementById(id);
 // The same width as in style.css.
 const narrow = matchMedia("(max-width: 760px)");
 
 export class Sidebar {
-  /** `actions` has open(id), rename(session, title), remove(session) and save(session). */
+  /** `actions` has open(id), rename(session, title), remove(session) and export(session). */
   constructor(actions) {
     this.actions = actions;
-    this.list = get("sessions");
+    this.list = byId("sessions");
     this.shown = [];
-    get("open-side").addEventListener("click", () => this.toggle(true));
-    get("close-side").addEventListener("click", () => this.toggle(false));
-    get("scrim").addEventListener("click", () => this.toggle(false));
+    byId("open-side").addEventListener("click", () => this.toggle(true));
+    byId("close-side").addEventListener("click", () => this.toggle(false));
+    byId("scrim").addEventListener("click", () => this.toggle(false));
     narrow.addEventListener("change", () => this.toggle(false));
     this.toggle(false);
   }
@@ -37,12 +36,12 @@ export class Sidebar {
   toggle(open) {
     const was = this.open;
     document.body.classList.toggle("side-open", open && narrow.matches);
-    get("scrim").hidden = !this.open;
-    get("side").inert = narrow.matches && !this.open;
-    get("page").inert = this.open;
-    get("open-side").setAttribute("aria-expanded", this.open);
-    if (this.open) get("close-side").focus();
-    else if (was) get("open-side").focus();
+    byId("scrim").hidden = !this.open;
+    byId("side").inert = narrow.matches && !this.open;
+    byId("page").inert = this.open;
+    byId("open-side").setAttribute("aria-expanded", this.open);
+    if (this.open) byId("close-side").focus();
+    else if (was) byId("open-side").focus();
   }
 
   #row(session, currentId) {
@@ -70,7 +69,7 @@ export class Sidebar {
       { class: current ? "current" : null },
       name,
       button("edit", "Rename", () => this.#rename(row(), session)),
-      button("export", "Export", () => this.actions.save(session)),
+      button("export", "Export", () => this.actions.export(session)),
       button("trash", "Delete", () => this.actions.remove(session)),
     );
 

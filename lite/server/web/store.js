@@ -1,7 +1,7 @@
 // Sessions and their images in IndexedDB.
 // Contract: a session is plain data, saved whole in one transaction with the images it is the
 // first to show; an image belongs to one session. Where the browser keeps nothing, everything
-// works until the page is closed, and `kept` is false.
+// works until the page is closed, and `persistent` is false.
 
 const NAME = "mmgpt-lite";
 const VERSION = 1;
@@ -19,14 +19,14 @@ export class Store {
 
   constructor(database) {
     this.database = database;
-    this.kept = database !== null;
+    this.persistent = database !== null;
     this.memory = { sessions: new Map(), images: new Map() };
     this.channel = "BroadcastChannel" in globalThis ? new BroadcastChannel(NAME) : null;
   }
 
-  /** `heard(id)` is called when another tab has changed a session. */
-  onChange(heard) {
-    this.channel?.addEventListener("message", (event) => heard(event.data));
+  /** `listener(id)` is called when another tab has changed a session. */
+  onChange(listener) {
+    this.channel?.addEventListener("message", (event) => listener(event.data));
   }
 
   /** Sessions that are not deleted, the newest first. */
@@ -61,7 +61,9 @@ export class Store {
   async sweep(now = Date.now()) {
     const all = await this.#read("sessions", (store) => store.getAll());
     const gone = all.filter((s) => s.deleted && s.deleted < now - UNDO_MS);
-    await this.#write((sessions) => gone.forEach((session) => sessions.delete(session.id)));
+    await this.#write((sessions) => {
+      for (const { id } of gone) sessions.delete(id);
+    });
     await this.#dropImages();
   }
 
@@ -69,11 +71,11 @@ export class Store {
   async purge(session) {
     await this.#write((sessions, images) => {
       sessions.delete(session.id);
-      imageIds(session).forEach((id) => images.delete(id));
+      for (const id of imageIds(session)) images.delete(id);
     });
   }
 
-  /** In one transaction, so that no other tab can save a session between the two looks. */
+  /** In one transaction, so that no other tab can save a session between the two reads. */
   #dropImages() {
     if (!this.database) return undefined;
     const work = this.database.transaction(["sessions", "images"], "readwrite");
@@ -81,12 +83,11 @@ export class Store {
     sessions.onsuccess = () => {
       const shown = new Set(sessions.result.flatMap(imageIds));
       const keys = work.objectStore("images").getAllKeys();
-      keys.onsuccess = () =>
-        keys.result
-          .filter((id) => !shown.has(id))
-          .forEach((id) => work.objectStore("images").delete(id));
+      keys.onsuccess = () => {
+        for (const id of keys.result) if (!shown.has(id)) work.objectStore("images").delete(id);
+      };
     };
-    return done(work);
+    return completed(work);
   }
 
   async #read(name, ask) {
@@ -104,7 +105,7 @@ export class Store {
     }
     const work = this.database.transaction(["sessions", "images"], "readwrite");
     change(work.objectStore("sessions"), work.objectStore("images"));
-    return done(work);
+    return completed(work);
   }
 }
 
@@ -125,7 +126,7 @@ function connect() {
   });
 }
 
-function done(work) {
+function completed(work) {
   return new Promise((resolve, reject) => {
     work.oncomplete = () => resolve();
     work.onabort = () => reject(work.error);

@@ -1,11 +1,11 @@
-// The field for the key of a server that asks for one.
+// The form for the API key of a server that asks for one.
 
 import { element } from "./dom.js";
 
 let count = 0;
 
 /** A form with one field; `save(key)` gets what was entered. */
-export function keyForm(label, save, value = "") {
+export function apiKeyForm(label, save, value = "") {
   const id = `key-${++count}`;
   // Not a login: "off" alone makes browsers offer to keep it as a password.
   const field = element("input", {

@@ -1,11 +1,11 @@
-// The conversation as it is shown.
+// The messages of the conversation that is shown.
 // Contract: draws exchanges and reports what the person wants done with them; keeps no state but
 // the elements. A growing answer changes only where it grows.
 
+import { apiKeyForm } from "./api-key.js";
 import { figures } from "./conversation.js";
-import { copy, element, iconButton } from "./dom.js";
+import { byId, copy, element, iconButton } from "./dom.js";
 import { render } from "./markdown.js";
-import { keyForm } from "./key.js";
 
 const ENDS = {
   stopped: ["Stopped.", "Stopped before the answer began."],
@@ -17,15 +17,15 @@ const ENDS = {
 // How near to the end a reader has to be to be taken along, in pixels.
 const NEAR = 80;
 
-export class Turns {
+export class MessageList {
   /**
    * `actions` has edit(exchange), retry(exchange) and saveKey(key).
    */
   constructor(actions) {
     this.actions = actions;
-    this.root = document.getElementById("turns");
-    this.scroller = document.getElementById("scroller");
-    this.newest = document.getElementById("newest");
+    this.root = byId("messages");
+    this.scroller = byId("scroller");
+    this.newest = byId("newest");
     this.parts = new Map();
     this.urls = new Map();
     this.follow = true;
@@ -40,7 +40,7 @@ export class Turns {
     this.urls = new Map();
     this.parts = new Map();
     this.root.replaceChildren();
-    exchanges.forEach((exchange) => this.add(exchange, blobs));
+    for (const exchange of exchanges) this.add(exchange, blobs);
     this.markLast(exchanges);
     this.toEnd();
   }
@@ -57,7 +57,7 @@ export class Turns {
     this.update(exchange);
   }
 
-  /** Show what has changed in an exchange; one that is not shown is nobody's business here. */
+  /** Show what has changed in an exchange; without effect for one that is not shown. */
   update(exchange) {
     const parts = this.parts.get(exchange.id);
     if (!parts) return;
@@ -82,7 +82,7 @@ export class Turns {
     }
   }
 
-  /** Dim the turns from `exchange` on, which asking it again would drop; null dims none. */
+  /** Dim the exchanges from `exchange` on, which asking it again would drop; null dims none. */
   dimFrom(exchange) {
     let dim = false;
     for (const [id, { node }] of this.parts) {
@@ -160,7 +160,7 @@ export class Turns {
     };
     const remedy =
       exchange.status === 401
-        ? keyForm("Save and retry", save)
+        ? apiKeyForm("Save and retry", save)
         : element("button", { type: "button", class: "plain retry", onclick: again }, "Retry");
     return element(
       "div",

@@ -1,23 +1,21 @@
 // The settings as a form.
-// Contract: `settings` holds valid values at all times; what is out of range is said beside its
-// field and not taken.
+// Contract: `settings` holds valid values at all times; a value out of range is reported beside its
+// field and not used.
 
-import { element } from "./dom.js";
-import { keyForm } from "./key.js";
+import { apiKeyForm } from "./api-key.js";
+import { byId, element } from "./dom.js";
 import { DEFAULTS, FIELDS, loadSettings, parse, saveSettings } from "./settings.js";
 
-const get = (id) => document.getElementById(id);
-
-export class Panel {
-  /** `key` has get() and set(key) for the server's key. */
-  constructor(key) {
-    this.key = key;
+export class SettingsDialog {
+  /** `apiKey` has get() and set(key). */
+  constructor(apiKey) {
+    this.apiKey = apiKey;
     this.settings = loadSettings();
-    this.dialog = get("settings");
-    get("open-settings").addEventListener("click", () => this.open());
-    get("reset").addEventListener("click", () => {
-      this.#keep({ ...DEFAULTS });
-      this.#draw();
+    this.dialog = byId("settings");
+    byId("open-settings").addEventListener("click", () => this.open());
+    byId("reset").addEventListener("click", () => {
+      this.#store({ ...DEFAULTS });
+      this.#render();
     });
     // A click on the backdrop is one on the dialog itself.
     this.dialog.addEventListener(
@@ -27,27 +25,27 @@ export class Panel {
   }
 
   open() {
-    this.#draw();
+    this.#render();
     this.dialog.showModal();
   }
 
-  #keep(settings) {
+  #store(settings) {
     this.settings = settings;
     saveSettings(settings);
   }
 
-  #draw() {
-    const drawn = FIELDS.map((field) => this.#number(field));
-    get("fields").replaceChildren(this.#system(), element("div", { class: "grid" }, ...drawn));
-    get("key-place")?.remove();
-    if (!this.key.get()) return;
+  #render() {
+    const numbers = FIELDS.map((field) => this.#number(field));
+    byId("fields").replaceChildren(this.#system(), element("div", { class: "grid" }, ...numbers));
+    byId("key-place")?.remove();
+    if (!this.apiKey.get()) return;
     // Outside of the dialog's own form: forms cannot be nested.
     const save = (key) => {
-      this.key.set(key);
+      this.apiKey.set(key);
       this.dialog.close();
     };
     this.dialog.append(
-      element("div", { id: "key-place" }, keyForm("Save the key", save, this.key.get())),
+      element("div", { id: "key-place" }, apiKeyForm("Save the key", save, this.apiKey.get())),
     );
   }
 
@@ -57,7 +55,7 @@ export class Panel {
       rows: 3,
       placeholder: "The model's own",
       "aria-describedby": "hint-system",
-      oninput: () => this.#keep({ ...this.settings, system: area.value }),
+      oninput: () => this.#store({ ...this.settings, system: area.value }),
     });
     area.value = this.settings.system;
     return element(
@@ -86,17 +84,17 @@ export class Panel {
       placeholder: field.initial === null ? "random" : field.initial,
       "aria-describedby": hint.id,
       value: this.settings[field.name],
-      oninput: () => take(),
+      oninput: () => apply(),
     });
-    const take = () => {
+    const apply = () => {
       // What is no number at all reads as empty here, too.
       const value = input.validity.badInput ? undefined : parse(field, input.value);
       const bad = value === undefined;
       input.setAttribute("aria-invalid", bad);
       hint.textContent = bad
-        ? `Give ${wanted(field)}; ${this.settings[field.name]} holds.`
+        ? `Give ${range(field)}; ${this.settings[field.name]} holds.`
         : field.hint;
-      if (!bad) this.#keep({ ...this.settings, [field.name]: value });
+      if (!bad) this.#store({ ...this.settings, [field.name]: value });
     };
     return element(
       "div",
@@ -108,6 +106,6 @@ export class Panel {
   }
 }
 
-function wanted({ step, min, max }) {
+function range({ step, min, max }) {
   return `a ${step < 1 ? "" : "whole "}number from ${min} to ${max}`;
 }

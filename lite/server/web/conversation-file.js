@@ -8,7 +8,7 @@ const FORMAT = "mmgpt-lite conversation";
 const REFUSED = "This file is no conversation that was exported here; choose another.";
 
 /** Save a session, whose images `blobs` holds by id, where the browser saves downloads. */
-export async function download(session, blobs) {
+export async function exportConversation(session, blobs) {
   const url = URL.createObjectURL(await toFile(session, blobs));
   const link = document.createElement("a");
   link.href = url;
@@ -28,7 +28,7 @@ async function toFile(session, blobs) {
 }
 
 /** `[session, images]` of such a file, a conversation of its own; throws Error with a sentence. */
-export async function fromFile(file) {
+export async function importConversation(file) {
   try {
     const whole = JSON.parse(await file.text());
     if (whole.format !== FORMAT || whole.version !== 1) throw new Error(REFUSED);

@@ -181,9 +181,9 @@ def test_every_control_has_a_name_and_the_answer_is_announced(page):
     asked = page.ask("What is this?", BLUE)
     page.button("Settings").click()
     assert page.tab.evaluate(UNNAMED) == []
-    spoken = page.tab.locator("#spoken")
-    assert spoken.get_attribute("aria-live") == "polite"
-    assert spoken.text_content() == asked["answer"]
+    announced = page.tab.locator("#announced")
+    assert announced.get_attribute("aria-live") == "polite"
+    assert announced.text_content() == asked["answer"]
 
 
 def test_a_phone_shows_all_of_it_without_scrolling_sideways(open_page, scene):
