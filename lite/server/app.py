@@ -41,9 +41,11 @@ def create_app(model: Model, settings: Settings | None = None) -> Starlette:
     service = Service(model, settings)
     metrics = Metrics(service.pool)
     folder = model.bundle.folder.resolve()
-    name = demo.NAME if folder == demo.FOLDER.resolve() else folder.name
+    is_demo = folder == demo.FOLDER.resolve()
+    name = demo.NAME if is_demo else folder.name
     openapi_document = document(name, keyed=settings.api_key is not None)
     card = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmgpt-lite"}
+    card |= {"notice": demo.NOTICE} if is_demo else {}
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "stopping" if service.pool.stopping else "ok"})

@@ -27,12 +27,13 @@ class Health(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """A model that can be asked for by its id."""
+    """A model that can be asked for by its id; `notice` says what the demo model knows."""
 
     id: str
     object: str
     created: int
     owned_by: str
+    notice: str | None = None
 
 
 class ModelList(BaseModel):

@@ -15,14 +15,16 @@ import { exportConversation, importConversation } from "./conversation-file.js";
 import { byId, drawIcons, toast } from "./dom.js";
 import { LiveRegion } from "./live-region.js";
 import { MessageList } from "./messages.js";
+import { storePage } from "./offline.js";
 import { isDark, readItem, setTheme, writeItem } from "./settings.js";
 import { SettingsDialog } from "./settings-dialog.js";
 import { Sidebar } from "./sidebar.js";
 import { Store } from "./store.js";
-import { showModel } from "./welcome.js";
+import { Welcome } from "./welcome.js";
 
 // How often a growing answer is saved, so that a reload loses little of it.
 const SAVE_MS = 400;
+const UNSHOWN = "The last conversation could not be shown; it stays in the list.";
 
 let session = newSession();
 let blobs = new Map();
@@ -39,9 +41,10 @@ const messages = new MessageList({
   retry,
   saveKey: (value) => {
     apiKey.set(value);
-    showModel(apiKey);
+    welcome.show();
   },
 });
+const welcome = new Welcome(apiKey, send);
 const composer = new Composer({ onSend: send, onStop: stop, onCancelEdit: () => setEditing(null) });
 const sidebar = new Sidebar({
   open: openSession,
@@ -77,6 +80,10 @@ async function refresh() {
 async function openSession(id) {
   const found = running.get(id)?.session ?? (await store.get(id));
   if (!found || found.deleted) return startNew();
+  if (found.unreadable) {
+    toast("This conversation cannot be read; it stays in the list, where it can be deleted.");
+    return startNew();
+  }
   const images = running.get(id)?.blobs ?? (await store.images(found));
   await show(running.has(id) ? found : restored(found), images);
   composer.focus();
@@ -105,6 +112,10 @@ async function rename(which, title) {
 }
 
 async function remove(which) {
+  if (which.unreadable) {
+    await store.purge(which);
+    return refresh();
+  }
   const target = running.get(which.id)?.session ?? which;
   target.deleted = Date.now();
   running.get(which.id)?.controller.abort();
@@ -116,6 +127,28 @@ async function remove(which) {
     await openSession(target.id);
   };
   toast(`Deleted “${titleOf(target)}”.`, "Undo", undo, () => store.purge(target));
+  return undefined;
+}
+
+/**
+ * Open the session that the page was left with, unless opening it has already ended a page: then
+ * it stays in the list.
+ */
+async function openLast(id) {
+  if (readItem("opening") === id && id) {
+    writeItem("opening", "");
+    toast(UNSHOWN);
+    return startNew();
+  }
+  writeItem("opening", id);
+  try {
+    await openSession(id);
+  } catch {
+    await startNew();
+    toast(UNSHOWN);
+  }
+  writeItem("opening", "");
+  return undefined;
 }
 
 async function importSession(file) {
@@ -133,25 +166,45 @@ async function importSession(file) {
 function send({ text, pictures }) {
   if (editing) truncateBefore(editing);
   for (const { id, blob } of pictures) blobs.set(id, blob);
-  ask(newExchange(text, pictures), pictures);
+  ask(newExchange(text, pictures, welcome.notesOn(pictures)), pictures);
 }
 
+/** Ask a question again; what follows it is removed, and can be brought back. */
 function retry(exchange) {
-  if (running.has(session.id) || exchange !== session.exchanges.at(-1)) return;
+  if (isBusy()) return;
   const { question, images, state } = exchange;
+  const followed = exchange !== session.exchanges.at(-1);
+  const [target, before] = [session, [...session.exchanges]];
   if (state === "done" && settingsDialog.settings.temperature === 0) {
     toast("At temperature 0 the answer stays the same; raise it for variety.", "Settings", () =>
       settingsDialog.open(),
     );
   }
+  if (followed) toast("What followed was removed.", "Undo", () => restore(target, before));
   composer.cancelEdit();
   truncateBefore(exchange);
-  ask(newExchange(question, images));
+  ask(newExchange(question, images, welcome.notesOn(images)));
+}
+
+/** Bring back a session's exchanges as they were. */
+async function restore(target, exchanges) {
+  running.get(target.id)?.controller.abort();
+  target.exchanges = exchanges;
+  await save(target);
+  if (target === session) messages.show(session.exchanges, blobs);
+  await refresh();
+}
+
+/** Whether an answer is being written here, which is then said. */
+function isBusy() {
+  const busy = running.has(session.id);
+  if (busy) toast("An answer is being written; stop it first.");
+  return busy;
 }
 
 /** Put an earlier question into the composer; nothing changes until it is sent. */
 function edit(exchange) {
-  if (running.has(session.id)) return;
+  if (isBusy()) return;
   const available = exchange.images.filter(({ id }) => blobs.has(id));
   composer.edit(
     exchange.question,
@@ -242,14 +295,15 @@ store.onChange(async (id) => {
   if (id === session.id && !running.has(id)) {
     composer.cancelEdit();
     const found = await store.get(id);
-    if (found && !found.deleted) [session, blobs] = [found, await store.images(found)];
+    if (found && !found.deleted && !found.unreadable)
+      [session, blobs] = [found, await store.images(found)];
     messages.show(session.exchanges, blobs);
   }
   await refresh();
 });
 
-showModel(apiKey);
-await store.sweep();
+welcome.show().finally(storePage);
+await store.sweep().catch(() => {});
 if (!store.persistent)
   toast("This browser stores nothing here; the conversation ends with the page.");
-await openSession(location.hash.slice(1) || readItem("session"));
+await openLast(location.hash.slice(1) || readItem("session"));

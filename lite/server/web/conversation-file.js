@@ -1,7 +1,7 @@
 // A conversation as a file: JSON with its images inside.
 // Contract: what is imported is foreign; it is rebuilt field by field and never taken as it is.
 
-import { newExchange, newSession, titleOf } from "./conversation.js";
+import { newExchange, newSession, readExchange, titleOf } from "./conversation.js";
 import { dataUrl, fromDataUrl, randomId } from "./images.js";
 
 const FORMAT = "mmgpt-lite conversation";
@@ -33,33 +33,19 @@ export async function importConversation(file) {
     const whole = JSON.parse(await file.text());
     if (whole.format !== FORMAT || whole.version !== 1) throw new Error(REFUSED);
     const images = [];
-    const session = { ...newSession(), title: text(whole.title).slice(0, 200) };
+    const session = { ...newSession(), title: String(whole.title).slice(0, 200) };
     session.exchanges = whole.exchanges.map((found) => {
-      const shown = found.images.map(({ id, name, width, height }) => {
-        const image = {
-          id: randomId(),
-          name: text(name),
-          width: number(width),
-          height: number(height),
-        };
-        images.push({ id: image.id, blob: fromDataUrl(text(whole.images[id])) });
-        return image;
+      const read = readExchange(found);
+      const shown = read.images.map((image) => {
+        const id = randomId();
+        images.push({ id, blob: fromDataUrl(String(whole.images[image.id])) });
+        return { ...image, id };
       });
-      const exchange = { ...newExchange(text(found.question), shown), answer: text(found.answer) };
-      return { ...exchange, notes: found.notes.map(text), state: found.answer ? "done" : "left" };
+      const { question, answer, notes } = read;
+      return { ...newExchange(question, shown, notes), answer, state: answer ? "done" : "left" };
     });
     return [session, images];
   } catch {
     throw new Error(REFUSED);
   }
-}
-
-function text(value) {
-  if (typeof value !== "string") throw new Error(REFUSED);
-  return value;
-}
-
-function number(value) {
-  if (!Number.isInteger(value) || value < 1) throw new Error(REFUSED);
-  return value;
 }

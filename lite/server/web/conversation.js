@@ -6,17 +6,21 @@ import { ApiError, complete } from "./api.js";
 import { dataUrl, randomId } from "./images.js";
 import { sampling } from "./settings.js";
 
+const STATES = ["asking", "done", "stopped", "failed", "left"];
+
 /**
  * States of an exchange: `asking` (waiting or streaming), `done`, `stopped` by the person, `failed`
  * with an error, and `left` for one that was being written when its page was closed.
  */
-export function newExchange(question, images) {
+export function newExchange(question, images, notes = []) {
   return {
     id: randomId(),
     question,
-    images: images.map(({ id, name, width, height }) => ({ id, name, width, height })),
+    images: images.map(({ id, name, width, height, example = false }) => ({
+      ...{ id, name, width, height, example },
+    })),
     answer: "",
-    notes: [],
+    notes,
     state: "asking",
     error: "",
     status: 0,
@@ -35,6 +39,58 @@ export function newSession() {
 export function titleOf(session) {
   const first = session.exchanges[0]?.question.trim().split("\n")[0] ?? "";
   return session.title || first.slice(0, 60) || "New conversation";
+}
+
+/**
+ * A stored session, rebuilt field by field: an older page or a damaged disk may have written it.
+ * What cannot be read has no exchanges, and `unreadable` is true.
+ */
+export function readSession(stored) {
+  const { id, created, updated, deleted } = stored;
+  const session = { ...newSession(), id, created, updated, deleted };
+  try {
+    return {
+      ...session,
+      title: string(stored.title),
+      exchanges: stored.exchanges.map(readExchange),
+    };
+  } catch {
+    return { ...session, title: "Unreadable conversation", unreadable: true };
+  }
+}
+
+/** An exchange rebuilt field by field; throws Error where it is none. */
+export function readExchange(found) {
+  const images = found.images.map(({ id, name, width, height, example }) => ({
+    id: string(id),
+    name: string(name),
+    width: positive(width),
+    height: positive(height),
+    example: example === true,
+  }));
+  const timings = found.timings ?? {};
+  const known = Object.values(timings).every((value) => value === null || Number.isFinite(value));
+  return {
+    ...newExchange(string(found.question), images, found.notes.map(string)),
+    id: string(found.id),
+    answer: string(found.answer),
+    state: STATES.includes(found.state) ? found.state : "left",
+    error: typeof found.error === "string" ? found.error : "",
+    status: found.status === 401 ? 401 : 0,
+    finish: found.finish === "length" ? "length" : "",
+    firstSeconds: Number.isFinite(found.firstSeconds) ? found.firstSeconds : null,
+    timings: known && Number.isFinite(timings.new_tokens) ? timings : null,
+  };
+}
+
+function string(value) {
+  if (typeof value !== "string") throw new Error("not a text");
+  return value;
+}
+
+function positive(value) {
+  if (!Number.isInteger(value) || value < 1) throw new Error("not a size");
+  return value;
 }
 
 /** A session as it comes out of the store, where its page may have been closed in mid-answer. */

@@ -87,7 +87,7 @@ export async function copy(text, button) {
 let hiding = 0;
 
 /**
- * One sentence at the lower edge, for a while, with at most one thing to do about it.
+ * One sentence over the page, for a while, with at most one thing to do about it.
  * `gone` is called when it goes without that having been done.
  */
 export function toast(sentence, label = "", action = () => {}, gone = () => {}) {

@@ -40,18 +40,21 @@ export function render(container, text) {
   for (const { source, tokens } of blocks.slice(same)) {
     const root = document.createDocumentFragment();
     if (tokens) build(root, tokens);
-    else root.append(literal(source));
+    else root.append(element("p", {}, ...literal(source)));
     const [node] = root.children;
     node.source = source;
     container.append(node);
   }
 }
 
-/** A paragraph of text as it was written, cut where it is too long to be drawn. */
+/** The nodes that show a text as it was written, cut where it is too long to be drawn. */
 export function literal(text) {
   const rest = text.length - MAX_CHARACTERS;
-  const cut = rest > 0 && element("em", {}, ` (${rest} more characters are kept, not shown)`);
-  return element("p", { class: "literal" }, text.slice(0, MAX_CHARACTERS), cut);
+  if (rest <= 0) return [text];
+  return [
+    text.slice(0, MAX_CHARACTERS),
+    element("em", {}, ` (${rest} more characters are stored and not shown)`),
+  ];
 }
 
 /** The blocks of a text: `{source, tokens}`, without tokens where it is to be shown literally. */

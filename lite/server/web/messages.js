@@ -5,7 +5,7 @@
 import { apiKeyForm } from "./api-key.js";
 import { figures } from "./conversation.js";
 import { byId, copy, element, iconButton } from "./dom.js";
-import { render } from "./markdown.js";
+import { literal, render } from "./markdown.js";
 
 const ENDS = {
   stopped: ["Stopped.", "Stopped before the answer began."],
@@ -14,6 +14,8 @@ const ENDS = {
     "The page was closed before the answer came.",
   ],
 };
+// So many exchanges are drawn; a button shows as many more.
+const SHOWN = 100;
 // How near to the end a reader has to be to be taken along, in pixels.
 const NEAR = 80;
 
@@ -38,11 +40,24 @@ export class MessageList {
   show(exchanges, blobs) {
     for (const url of this.urls.values()) URL.revokeObjectURL(url);
     this.urls = new Map();
+    this.#draw(exchanges, blobs, exchanges.length - SHOWN);
+    this.toEnd();
+  }
+
+  #draw(exchanges, blobs, start) {
     this.parts = new Map();
     this.root.replaceChildren();
-    for (const exchange of exchanges) this.add(exchange, blobs);
+    if (start > 0) {
+      const more = () => {
+        this.#draw(exchanges, blobs, start - SHOWN);
+        this.parts.get(exchanges[start].id)?.node.scrollIntoView();
+      };
+      const words = `Show earlier questions (${start})`;
+      const button = element("button", { type: "button", class: "plain", onclick: more }, words);
+      this.root.append(element("p", { class: "earlier" }, button));
+    }
+    for (const exchange of exchanges.slice(Math.max(0, start))) this.add(exchange, blobs);
     this.markLast(exchanges);
-    this.toEnd();
   }
 
   add(exchange, blobs) {
@@ -75,7 +90,6 @@ export class MessageList {
     }
   }
 
-  /** Retry is for the last exchange only; earlier ones can be edited. */
   markLast(exchanges) {
     for (const [id, { node }] of this.parts) {
       node.classList.toggle("last", id === exchanges.at(-1)?.id);
@@ -118,7 +132,7 @@ export class MessageList {
           { class: "tools" },
           iconButton("edit", "Edit the question", () => this.actions.edit(exchange)),
         ),
-        element("div", { class: "question-text" }, exchange.question),
+        element("div", { class: "question-text" }, ...literal(exchange.question)),
       ),
     );
   }
@@ -146,7 +160,7 @@ export class MessageList {
       "div",
       { class: "tools" },
       exchange.answer && copyButton,
-      !failed && iconButton("retry", "Retry", again, { class: "quiet retry" }),
+      !failed && iconButton("retry", "Retry", again),
       numbers.length > 0 && element("p", { class: "figures" }, ...numbers),
     );
     return [end, failed, tools].filter(Boolean);
@@ -161,7 +175,7 @@ export class MessageList {
     const remedy =
       exchange.status === 401
         ? apiKeyForm("Save and retry", save)
-        : element("button", { type: "button", class: "plain retry", onclick: again }, "Retry");
+        : element("button", { type: "button", class: "plain", onclick: again }, "Retry");
     return element(
       "div",
       { class: "error", role: "alert" },

@@ -12,7 +12,8 @@ export class Sidebar {
   constructor(actions) {
     this.actions = actions;
     this.list = byId("sessions");
-    this.shown = [];
+    this.shown = [[], ""];
+    byId("search").addEventListener("input", () => this.show(...this.shown));
     byId("open-side").addEventListener("click", () => this.toggle(true));
     byId("close-side").addEventListener("click", () => this.toggle(false));
     byId("scrim").addEventListener("click", () => this.toggle(false));
@@ -24,7 +25,9 @@ export class Sidebar {
     this.shown = [sessions, currentId];
     if (this.list.querySelector("input")) return; // a name is being written
     const focused = document.activeElement?.dataset.focus;
-    this.list.replaceChildren(...sessions.map((session) => this.#row(session, currentId)));
+    const found = sessions.filter(matching(byId("search").value));
+    this.list.replaceChildren(...found.map((session) => this.#row(session, currentId)));
+    byId("none-found").hidden = found.length > 0 || sessions.length === 0;
     if (focused) this.list.querySelector(`[data-focus="${focused}"]`)?.focus();
   }
 
@@ -68,8 +71,8 @@ export class Sidebar {
       "li",
       { class: current ? "current" : null },
       name,
-      button("edit", "Rename", () => this.#rename(row(), session)),
-      button("export", "Export", () => this.actions.export(session)),
+      !session.unreadable && button("edit", "Rename", () => this.#rename(row(), session)),
+      !session.unreadable && button("export", "Export", () => this.actions.export(session)),
       button("trash", "Delete", () => this.actions.remove(session)),
     );
 
@@ -101,4 +104,14 @@ export class Sidebar {
     field.focus();
     field.select();
   }
+}
+
+/** Whether a session has all words of a query in its title, its questions and its answers. */
+function matching(query) {
+  const words = query.toLowerCase().split(/\s+/).filter(Boolean);
+  return (session) => {
+    const texts = session.exchanges.flatMap(({ question, answer }) => [question, answer]);
+    const text = [titleOf(session), ...texts].join("\n").toLowerCase();
+    return words.every((word) => text.includes(word));
+  };
 }

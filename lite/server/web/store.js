@@ -3,6 +3,8 @@
 // first to show; an image belongs to one session. Where the browser keeps nothing, everything
 // works until the page is closed, and `persistent` is false.
 
+import { readSession } from "./conversation.js";
+
 const NAME = "mmgpt-lite";
 const VERSION = 1;
 // A deleted session can be taken back for as long as its note is shown, in any tab.
@@ -32,11 +34,15 @@ export class Store {
   /** Sessions that are not deleted, the newest first. */
   async list() {
     const all = await this.#read("sessions", (store) => store.getAll());
-    return all.filter((s) => !s.deleted).sort((a, b) => b.updated - a.updated);
+    return all
+      .filter((session) => !session.deleted)
+      .sort((a, b) => b.updated - a.updated)
+      .map(readSession);
   }
 
-  get(id) {
-    return this.#read("sessions", (store) => store.get(id));
+  async get(id) {
+    const found = await this.#read("sessions", (store) => store.get(id));
+    return found && readSession(found);
   }
 
   /** Blobs of a session's images by their ids. */
@@ -81,7 +87,9 @@ export class Store {
     const work = this.database.transaction(["sessions", "images"], "readwrite");
     const sessions = work.objectStore("sessions").getAll();
     sessions.onsuccess = () => {
-      const shown = new Set(sessions.result.flatMap(imageIds));
+      const all = sessions.result.map(readSession);
+      if (all.some((session) => session.unreadable)) return; // which images it shows is not known
+      const shown = new Set(all.flatMap(imageIds));
       const keys = work.objectStore("images").getAllKeys();
       keys.onsuccess = () => {
         for (const id of keys.result) if (!shown.has(id)) work.objectStore("images").delete(id);

@@ -10,6 +10,7 @@ import pytest
 
 from export.bundle import write_bundle
 from export.precision import precision
+from lite import demo
 from qlora.families.flamingo import read_flamingo
 from qlora.tiny.model import TinySizes, write_checkpoints
 from tests.lite.server.conftest import serving
@@ -59,6 +60,13 @@ def start(bundle: Path) -> Iterator[Callable[..., str]]:
 @pytest.fixture(scope="package")
 def address(start: Callable[..., str]) -> str:
     return start()
+
+
+@pytest.fixture(scope="package")
+def demo_address() -> Iterator[str]:
+    """A server of the demo model."""
+    with serving(demo.FOLDER) as served:
+        yield served.url + "/"
 
 
 @pytest.fixture(scope="package")

@@ -147,6 +147,18 @@ def test_retry_asks_the_last_question_again(open_page):
     assert second != first
 
 
+def test_any_question_can_be_asked_again_and_what_followed_comes_back(page):
+    asked = [page.ask(question) for question in ("What is this?", "And that?", "And those?")]
+    page.button("Retry").nth(1).click()
+    page.until(lambda: page.questions.count() == 2)
+    again = page.wait()
+    assert again["question"] == "And that?"
+    assert again["answer"] == asked[1]["answer"]  # at temperature 0
+    page.button("Undo").click()
+    page.until(lambda: page.questions.count() == 3)
+    page.until(lambda: page.exchanges == asked)
+
+
 def test_several_images_are_shown_in_their_turn_and_reach_the_model(page, bundle):
     page.attach(BLUE, RED)
     page.attach(BLUE)
@@ -179,6 +191,22 @@ def test_conversations_are_listed_renamed_and_deleted_with_undo(page):
     page.button("Undo").click()
     page.tab.wait_for_selector(".pictures img")
     page.until(lambda: page.names == ["Hills", "The second question"])
+
+
+def test_the_list_is_searched_by_every_word_of_titles_questions_and_answers(page, tmp_path):
+    page.import_conversation(tmp_path / "Boats.json", {"question": "Which?", "answer": "A ferry."})
+    page.import_conversation(tmp_path / "Trees.json", {"question": "How tall?", "answer": "Oaks."})
+    search = page.tab.get_by_label("Search the conversations")
+    for words, names in (
+        ("boats", ["Boats"]),
+        ("FERRY which", ["Boats"]),
+        ("tall", ["Trees"]),
+        ("tall ferry", []),
+        (" ", ["Trees", "Boats"]),
+    ):
+        search.fill(words)
+        page.until(lambda names=names: page.names == names)
+        assert page.tab.is_visible("#none-found") == (names == [])
 
 
 def test_a_deleted_conversation_leaves_nothing_behind(page):

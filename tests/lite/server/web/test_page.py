@@ -200,6 +200,31 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(open_page, scene):
     assert page.tab.evaluate(OVERFLOW) == 0
 
 
+COVERED = """() => {
+  const box = document.getElementById("composer").getBoundingClientRect();
+  const points = [0.02, 0.25, 0.5, 0.75, 0.98].flatMap((x) => [0.1, 0.5, 0.9].map((y) => [x, y]));
+  return points.filter(([x, y]) => !document.elementFromPoint(
+    box.left + x * box.width, box.top + y * box.height).closest("#composer"));
+}"""
+
+
+@pytest.mark.parametrize("look", [{}, PHONE], ids=["desktop", "phone"])
+def test_nothing_covers_the_composer(open_page, tmp_path, look):
+    page = open_page(**look)
+    rows = [{"question": "Why?", "answer": "word\n\n" * 40}] * 3
+    page.import_conversation(tmp_path / "Long.json", *rows)
+    page.tab.locator("#scroller").evaluate("(box) => box.scrollTo(0, 0)")
+    page.tab.wait_for_selector("#newest:visible")
+    (tmp_path / "notes.png").write_text("no picture")
+    page.tab.set_input_files("#files", [tmp_path / "notes.png", *[BLUE] * 9])
+    page.thumbnails.nth(8).wait_for()
+    assert page.toast.is_visible()
+    assert page.tab.evaluate(COVERED) == []
+    box, area = page.tab.locator("#composer").bounding_box(), page.tab.viewport_size
+    assert box["y"] + box["height"] <= area["height"]
+    assert box["height"] < 0.6 * area["height"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_keep_the_contrast_of_wcag_aa(open_page, scheme):
     page = open_page(color_scheme=scheme)
