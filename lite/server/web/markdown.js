@@ -4,14 +4,15 @@
 // only by a click. What is too long or nested too deeply to be drawn is shown as it was written.
 
 import { copy, element, iconButton } from "./dom.js";
-import MarkdownIt from "./vendor/markdown-it.js";
+import "./vendor/markdown-it.js"; // defines markdownit
 
 const MAX_CHARACTERS = 200_000;
 // A list inside a list is two levels.
 const MAX_NESTING = 40;
 const WORD = /\w/;
 
-const parser = new MarkdownIt({ html: false, linkify: true, maxNesting: MAX_NESTING })
+const parser = globalThis
+  .markdownit({ html: false, linkify: true, maxNesting: MAX_NESTING })
   // A growing answer must not change what is shown already: no underlined headings, and no
   // definitions of links that stand elsewhere.
   .disable(["lheading", "reference"]);
