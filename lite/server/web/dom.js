@@ -88,9 +88,9 @@ let hiding = 0;
 
 /**
  * One sentence over the page, for a while, with at most one thing to do about it.
- * `gone` is called when it goes without that having been done.
+ * `onExpire` is called when it goes without that having been done.
  */
-export function toast(sentence, label = "", action = () => {}, gone = () => {}) {
+export function toast(sentence, label = "", action = () => {}, onExpire = () => {}) {
   const box = byId("toast");
   box.leave?.();
   const [text, button] = box.children;
@@ -104,7 +104,7 @@ export function toast(sentence, label = "", action = () => {}, gone = () => {}) 
     box.leave = null;
     then();
   };
-  box.leave = () => close(gone);
+  box.leave = () => close(onExpire);
   button.onclick = () => close(action);
   hiding = setTimeout(box.leave, 8000);
 }

@@ -1,4 +1,4 @@
-// What is kept per browser: sampling settings, the theme, the key, the session shown last.
+// What is stored per browser: sampling settings, the theme, the key, the session shown last.
 // Contract: what is read back is checked like foreign input; a browser without storage gives
 // the defaults.
 
@@ -85,18 +85,18 @@ export function parse(field, text) {
 }
 
 export function loadSettings() {
-  let kept = {};
+  let stored = {};
   try {
-    kept = JSON.parse(readItem("settings") || "{}") ?? {};
+    stored = JSON.parse(readItem("settings") || "{}") ?? {};
   } catch {
     // Damaged: the defaults.
   }
   const settings = { ...DEFAULTS };
   for (const field of FIELDS) {
-    const value = parse(field, kept[field.name] ?? "");
+    const value = parse(field, stored[field.name] ?? "");
     if (value !== undefined) settings[field.name] = value;
   }
-  if (typeof kept.system === "string") settings.system = kept.system;
+  if (typeof stored.system === "string") settings.system = stored.system;
   return settings;
 }
 

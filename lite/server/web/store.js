@@ -66,9 +66,9 @@ export class Store {
   /** Remove what was deleted a while ago, and images that no session shows any more. */
   async sweep(now = Date.now()) {
     const all = await this.#read("sessions", (store) => store.getAll());
-    const gone = all.filter((s) => s.deleted && s.deleted < now - UNDO_MS);
+    const expired = all.filter((s) => s.deleted && s.deleted < now - UNDO_MS);
     await this.#write((sessions) => {
-      for (const { id } of gone) sessions.delete(id);
+      for (const { id } of expired) sessions.delete(id);
     });
     await this.#dropImages();
   }
