@@ -82,12 +82,13 @@ function build(root, tokens) {
   for (const token of tokens) {
     const parent = open.at(-1);
     if (token.nesting > 0) {
-      const node = opening(token, parent);
+      // The parser does not bound emphasis in emphasis; beyond the bound its text alone is shown.
+      const node = open.length > MAX_NESTING ? parent : opening(token, parent);
       if (node !== parent) parent.append(token.type === "table_open" ? frame(node) : node);
       open.push(node);
     } else if (token.nesting < 0) {
       const node = open.pop();
-      if (token.type === "link_close") node.after(address(node));
+      if (token.type === "link_close" && node.address) node.after(address(node));
     } else parent.append(leaf(token));
   }
 }

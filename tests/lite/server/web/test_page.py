@@ -163,7 +163,7 @@ def test_everything_can_be_done_with_the_keyboard(page):
     keys.press("Enter")
     assert page.wait()["question"] == "What is this?\nAnd that?"
     seen = []
-    for _ in range(12):
+    for _ in range(14):
         keys.press("Tab")
         seen.append(tab.evaluate("document.activeElement.ariaLabel || document.activeElement.id"))
     order = ["new-session", "Dark or light", "Settings", "Edit the question", "Copy the answer"]
