@@ -34,10 +34,10 @@ def read(folder: Path, sizes: TinySizes, attend: str):
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("kind", ["fp32", "int8"])
 def test_every_proof_holds(name, attend, kind, tmp_path):
-    weights = read(tmp_path, SIZES[name], attend)
-    write_bundle(
-        weights, tmp_path / "b", precision(kind), lambda b: prove(b, weights, precision(kind))
-    )
+    weights, chosen = read(tmp_path, SIZES[name], attend), precision(kind)
+    manifest = write_bundle(weights, tmp_path / "b", chosen, lambda b: prove(b, weights, chosen))
+    assert len(manifest.proofs) >= 4
+    assert all(proof["holds"] for proof in manifest.proofs)
 
 
 def test_the_tiny_model_is_the_same_for_the_same_seed(tmp_path):

@@ -73,10 +73,13 @@ def test_prefetch_runs_beside_and_is_waited_for(model: Callable[..., lite.Model]
     prefetch.wait(lambda what, done, total: None)  # nothing is under way
 
 
-def test_a_prefetch_that_fails_is_silent(model: Callable[..., lite.Model]) -> None:
+def test_a_prefetch_that_fails_is_silent(
+    model: Callable[..., lite.Model], capfd: pytest.CaptureFixture[str]
+) -> None:
     prefetch = Prefetch()
     prefetch.start(model().chat(), ["no such picture.png"])
     prefetch.wait(lambda what, done, total: None)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_messages_of_a_prefetch_wait_until_nobody_types(
