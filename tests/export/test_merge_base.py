@@ -29,7 +29,7 @@ from qlora.model.nf4 import nf4_linear
 from qlora.model.quantized import dequantized, in_4_bits, load_quantized
 from qlora.model.weights import LoraMerged
 from qlora.tiny.model import TinySizes, write_checkpoints
-from tests.one_sentence import check_one_sentence
+from tests.refusals import check_one_sentence
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "to_q", "to_kv", "to_out", "ff.1", "ff.3")
 NF4_ERROR = 0.092  # |dequantized - W| / |W| of Gaussian weights

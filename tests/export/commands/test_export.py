@@ -10,7 +10,7 @@ from lite.cli import run
 from lite.errors import BadInput
 from qlora.families.models import MODELS, Checkpoints
 from tests.conftest import CHECKPOINTS, LORA
-from tests.little_hub import little_hub
+from tests.hub_server import serve_hub
 
 PARTS = [
     *("--llama", str(CHECKPOINTS["llama"])),
@@ -89,7 +89,7 @@ def test_checkpoints_come_from_a_hub_by_name(tmp_path):
     llama = CHECKPOINTS["llama"]
     files = {f"people/llama/{path.name}": path.read_bytes() for path in llama.iterdir()}
     files["people/flamingo/checkpoint.pt"] = CHECKPOINTS["flamingo"].read_bytes()
-    with little_hub(files) as hub:
+    with serve_hub(files) as hub:
         hub.python(
             tmp_path,
             *COMMAND,

@@ -18,7 +18,7 @@ from lite.bundle.bundle import Bundle
 from lite.bundle.external_data import external_locations
 from lite.bundle.manifest import DECODER, REQUIRED, TOKENIZER, VISION
 from lite.errors import BadInput
-from tests.lite.spoiled import claim, manifest, recorded, refusal
+from tests.lite.damaged_bundles import claim, manifest, recorded, refusal
 
 
 def test_a_whole_bundle_opens(folder: Path) -> None:

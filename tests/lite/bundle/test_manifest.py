@@ -14,7 +14,7 @@ import lite
 from lite.bundle.manifest import MANIFEST
 from lite.errors import BadInput
 from lite.text.template import MMGPT
-from tests.lite.spoiled import claim, manifest, refusal
+from tests.lite.damaged_bundles import claim, manifest, refusal
 
 
 @pytest.mark.parametrize("version", [0, 3, "1", None, True, []])

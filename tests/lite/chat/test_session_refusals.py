@@ -28,7 +28,7 @@ from tests.lite.chat.session_files import (
     unpacked,
 )
 from tests.lite.conftest import DOG
-from tests.one_sentence import check_one_sentence
+from tests.refusals import check_one_sentence
 
 MEGABYTE = 1 << 20
 

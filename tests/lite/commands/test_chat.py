@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.lite.conftest import CAT, DOG
-from tests.lite.spoiled import claim, recorded
+from tests.lite.damaged_bundles import claim, recorded
 
 MAIN = "from lite.commands.chat import main; main()"
 ASK = ("-p", "what is this?", "--max-tokens", "6")

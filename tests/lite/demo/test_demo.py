@@ -20,7 +20,7 @@ from lite.bundle.attend import PRECEDING
 from lite.bundle.manifest import MANIFEST
 from lite.errors import BadInput
 from tests.lite.terminal.terminals import CTRL_D, READY, plain
-from tests.one_sentence import check_one_sentence
+from tests.refusals import check_one_sentence
 
 ROOT = Path(__file__).parents[3]
 MAIN = "from lite.commands.{} import main; main()"

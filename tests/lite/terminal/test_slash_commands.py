@@ -15,7 +15,7 @@ from lite.terminal.repl import handle
 from lite.terminal.session_store import SessionStore
 from lite.terminal.slash_commands import COMMANDS, Quit
 from tests.lite.conftest import CAT, DOG
-from tests.one_sentence import check_one_sentence
+from tests.refusals import check_one_sentence
 
 SETTINGS = {
     "max_tokens": 5,

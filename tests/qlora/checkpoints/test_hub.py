@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.little_hub import COMMIT, LittleHub, little_hub
+from tests.hub_server import COMMIT, HubServer, serve_hub
 
 WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
 
@@ -42,7 +42,7 @@ FILES = {
 
 @dataclass
 class Bench:
-    hub: LittleHub
+    hub: HubServer
     home: Path
 
     def ask(
@@ -75,7 +75,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    with little_hub(dict(FILES)) as hub:
+    with serve_hub(dict(FILES)) as hub:
         yield Bench(hub, tmp_path)
 
 

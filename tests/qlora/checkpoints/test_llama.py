@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from qlora.checkpoints.llama import read_llama
-from tests.one_sentence import refused
+from tests.refusals import refused
 
 LLAMA = Path(__file__).parents[2] / "fixtures" / "mmgpt-tiny" / "llama"
 

@@ -11,7 +11,7 @@ import torch
 
 from qlora.checkpoints.lora import LoraDelta, read_lora
 from qlora.checkpoints.sources import read_pickle
-from tests.one_sentence import refused
+from tests.refusals import refused
 
 LORA = Path(__file__).parents[2] / "fixtures" / "mmgpt-tiny" / "mmgpt-lora.pt"
 PREFIX = "module.lang_encoder.base_model.model."

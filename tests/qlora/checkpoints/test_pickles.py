@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from lite.errors import BadInput
 from qlora.checkpoints.sources import open_tensors, read_pickle
-from tests.one_sentence import check_one_sentence
+from tests.refusals import check_one_sentence
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "mmgpt-tiny"
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from lite.errors import BadInput
 from qlora.checkpoints.sources import from_tensors, merged, open_tensors, renamed
-from tests.one_sentence import check_one_sentence
+from tests.refusals import check_one_sentence
 
 TENSORS = {
     "a.weight": torch.arange(6, dtype=torch.float16).reshape(2, 3),

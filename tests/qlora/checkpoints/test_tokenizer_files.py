@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaTokenizer
 
 from qlora.checkpoints.tokenizer_files import SPACE, read_tokenizer
-from tests.one_sentence import refused
+from tests.refusals import refused
 
 LLAMA = Path(__file__).parents[2] / "fixtures" / "mmgpt-tiny" / "llama"
 REFERENCE = sentencepiece.SentencePieceProcessor(model_file=str(LLAMA / "tokenizer.model"))

@@ -8,8 +8,8 @@ import pytest
 
 from lite.errors import BadInput
 from qlora.data.dataset import DataSet
-from tests.one_sentence import check_one_sentence
 from tests.qlora.data.files import pictures, save
+from tests.refusals import check_one_sentence
 
 SKIP = {"missing_images": "skip", "bad_records": "skip"}
 

@@ -8,8 +8,8 @@ import pytest
 from lite.errors import BadInput
 from qlora.data.conversation import BadRecord
 from qlora.data.formats import FORMATS, open_reader
-from tests.one_sentence import refused
 from tests.qlora.data.files import exchanges_of, read, reader, save
+from tests.refusals import refused
 
 ALPACA = {"instruction": "Say a.", "input": "", "output": "a"}
 DOLLY = {"instruction": "Say a.", "context": "", "response": "a", "category": "open_qa"}

@@ -10,8 +10,8 @@ from lite.errors import BadInput
 from qlora.data.conversation import BadRecord
 from qlora.data.formats import open_reader
 from qlora.data.formats.pools import CAPTION, WHY
-from tests.one_sentence import check_one_sentence
 from tests.qlora.data.files import exchanges_of, image_names, read, reader, save
+from tests.refusals import check_one_sentence
 
 
 def test_pools_hold_different_texts() -> None:

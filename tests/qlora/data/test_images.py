@@ -8,8 +8,8 @@ import pytest
 from lite.errors import BadInput
 from qlora.data.conversation import BadRecord
 from qlora.data.images import ImageRoot, MissingImage
-from tests.one_sentence import check_one_sentence
 from tests.qlora.data.files import pictures
+from tests.refusals import check_one_sentence
 
 
 @pytest.mark.parametrize(

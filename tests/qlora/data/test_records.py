@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lite.errors import BadInput
 from qlora.data import json_spans
 from qlora.data.records import open_records
-from tests.one_sentence import check_one_sentence, refused
+from tests.refusals import check_one_sentence, refused
 
 RECORDS = [{"id": "1", "text": "größer, 例 \U0001f600"}, {"id": "2"}, {"id": "3", "n": [1.5, None]}]
 # In parquet every row has every column.

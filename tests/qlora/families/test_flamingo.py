@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from lite.errors import BadInput
 from qlora.checkpoints.sources import from_tensors
 from qlora.families.flamingo import cross_attn_interval, gated_layers, open_flamingo
-from tests.one_sentence import refused
+from tests.refusals import refused
 
 CHECKPOINT = Path(__file__).parents[2] / "fixtures" / "mmgpt-tiny" / "openflamingo-checkpoint.pt"
 ALIAS = "lang_encoder.gated_cross_attn_layers."

@@ -21,7 +21,7 @@ from qlora.families.recognition import read_model
 from qlora.model import ModelWeights, VisionLanguageModel
 from qlora.plan import Counts
 from tests.conftest import FIXTURE
-from tests.one_sentence import check_one_sentence
+from tests.refusals import check_one_sentence
 
 FAKE, IMAGE = 400, 401
 SIZES: tuple[dict[str, Any], ...] = (

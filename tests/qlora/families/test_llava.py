@@ -18,7 +18,6 @@ from lite.errors import BadInput
 from lite.image.preprocessing import load_image, to_pixels
 from qlora.families.recognition import read_model
 from qlora.model import ModelWeights, VisionLanguageModel
-from tests.one_sentence import check_one_sentence
 from tests.qlora.families.llavas import (
     IMAGE,
     SIZES,
@@ -31,6 +30,7 @@ from tests.qlora.families.llavas import (
     write_original,
     write_tower,
 )
+from tests.refusals import check_one_sentence
 
 
 def pictures(count: int) -> list[Image.Image]:

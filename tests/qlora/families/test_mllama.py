@@ -19,7 +19,6 @@ from lite.image.tiles import fitted, layout
 from qlora.families.recognition import read_model
 from qlora.model import ModelWeights, VisionLanguageModel
 from qlora.plan import Counts
-from tests.one_sentence import check_one_sentence
 from tests.qlora.families.mllamas import (
     IMAGE,
     SIZES,
@@ -30,6 +29,7 @@ from tests.qlora.families.mllamas import (
     write,
     write_tokenizer,
 )
+from tests.refusals import check_one_sentence
 
 
 @pytest.fixture(scope="module", params=SIZES, ids=["64", "96"])

@@ -20,7 +20,7 @@ from lite.errors import BadInput
 from lite.image.preprocessing import load_image, to_pixels
 from qlora.families.recognition import read_model
 from qlora.model import ModelWeights, VisionLanguageModel
-from tests.one_sentence import check_one_sentence
+from tests.refusals import check_one_sentence
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "mplug-owl-tiny"
 PROMPTS = json.loads((FOLDER / "cases.json").read_text())["prompts"]

@@ -28,7 +28,7 @@ from qlora.model.adapters import (
 from qlora.model.quantized import load_quantized
 from qlora.model.weights import LoraMerged
 from tests.conftest import CASES, CHECKPOINTS, LORA
-from tests.one_sentence import check_one_sentence, refused
+from tests.refusals import check_one_sentence, refused
 
 CASE = CASES[0]
 MMGPT = ["q_proj", "k_proj", "v_proj", "o_proj", "to_q", "to_kv", "to_out", "ff.1", "ff.3"]

@@ -7,7 +7,7 @@ import pytest
 from lite.errors import BadInput
 from qlora.recipes.reading import known_keys, read_recipe, shipped
 from qlora.recipes.schema import differences
-from tests.one_sentence import check_one_sentence
+from tests.refusals import check_one_sentence
 
 PUBLISHED_TARGETS = [
     *("q_proj", "k_proj", "v_proj", "o_proj"),

@@ -17,7 +17,6 @@ from lite.errors import BadInput, LiteError
 from qlora.checkpoints.lora import read_lora
 from qlora.training.log import read_log
 from qlora.training.trainer import Trainer
-from tests.one_sentence import check_one_sentence
 from tests.qlora.training.runs import (
     adapter_bytes,
     log_text,
@@ -26,6 +25,7 @@ from tests.qlora.training.runs import (
     train,
     train_in_process,
 )
+from tests.refusals import check_one_sentence
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @dataclass
-class LittleHub:
+class HubServer:
     """The running server: `url` for HF_ENDPOINT, what was asked, and the faults to play."""
 
     files: dict[str, bytes]
@@ -73,9 +73,9 @@ class LittleHub:
 
 
 @contextmanager
-def little_hub(files: dict[str, bytes]) -> Iterator[LittleHub]:
+def serve_hub(files: dict[str, bytes]) -> Iterator[HubServer]:
     """Serve `files` until the block ends."""
-    hub = LittleHub(files)
+    hub = HubServer(files)
     handler = type("Handler", (_Handler,), {"hub": hub})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     hub.url = f"http://127.0.0.1:{server.server_port}"
@@ -90,7 +90,7 @@ def little_hub(files: dict[str, bytes]) -> Iterator[LittleHub]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    hub: LittleHub
+    hub: HubServer
 
     def log_message(self, format: str, *args: object) -> None:
         """Tests read `requests` instead of a log."""

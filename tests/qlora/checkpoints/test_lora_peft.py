@@ -14,7 +14,7 @@ from torch import nn
 
 from qlora.checkpoints.adapter_config import AdapterConfig
 from qlora.checkpoints.lora import read_lora
-from tests.one_sentence import refused
+from tests.refusals import refused
 
 check_refused = partial(refused, read_lora)
 

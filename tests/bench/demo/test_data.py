@@ -16,7 +16,7 @@ from bench.demo.scoring import Expected, score
 from lite.errors import BadInput
 from qlora.data.dataset import DataSet
 from qlora.recipes.schema import SetSettings
-from tests.one_sentence import check_one_sentence
+from tests.refusals import check_one_sentence
 
 COUNTS = {CAPTIONS: 4} | dict.fromkeys(SKILLS, 4)
 needs_fonts = pytest.mark.skipif(
