@@ -174,10 +174,10 @@ def _run(model: VisionLanguageModel, probes: Sequence[Probe]) -> None:
     for probe in probes:
         assert probe.pixels is not None
         sample = torch.tensor(probe.ids)[None]
-        sees = model.image_index(sample, len(probe.pixels))
+        attended = model.image_index(sample, len(probe.pixels))
         ids.append(sample)
         positions.append(torch.arange(sample.shape[1])[None])
-        index.append(torch.where(sees > 0, sees + images, 0))
+        index.append(torch.where(attended > 0, attended + images, 0))
         pixels.append(probe.pixels)
         images += len(probe.pixels)
     model(

@@ -26,8 +26,8 @@ IR_VERSION = 10
 ALIGNMENT = 4096
 # Smaller tensors stay in the graph file, where constant folding can see them.
 INLINE_BYTES = 1024
-# Added to the score of a token that another may not see; finite, in float16 too, so that a row that
-# sees nothing stays finite until it is blanked.
+# Added to the score of a token that another may not attend to; finite, in float16 too, so that a
+# row that attends to nothing stays finite until it is blanked.
 BLOCKED = np.float32(-6e4)
 
 FLOAT = ir.DataType.FLOAT

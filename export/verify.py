@@ -170,13 +170,13 @@ def _row_norms(base: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torc
 
 def _torch_cases(model: Model, weights: ModelWeights) -> list[Case]:
     """The probes with torch's logits."""
-    flamingo = VisionLanguageModel(weights.config, weights.special_ids["<image>"]).eval()
-    stream(flamingo, weights.tensors)
+    reference = VisionLanguageModel(weights.config, weights.special_ids["<image>"]).eval()
+    stream(reference, weights.tensors)
     text = model.bundle.manifest.template
     cases = []
     for probe in make_probes(model.tokenizer, text, weights.config.preprocessing):
         with torch.no_grad():
-            logits = flamingo(torch.tensor(probe.ids), probe.pixels)
+            logits = reference(torch.tensor(probe.ids), probe.pixels)
         cases.append(Case(probe.ids, probe.pictures, logits.numpy()))
     return cases
 

@@ -52,8 +52,8 @@ class TiledWriter(PartWriter):
         tokens = g.op("Concat", x, self._interleaved(between), axis=2)
         tokens = g.op("Reshape", tokens, self._by_tile(self.vision.vision_output_dim))
         tokens = g.op("Slice", tokens, g.constant(0), g.constant(self.tokens), g.constant(2))
-        there = np.repeat(self.filled, self.tokens, axis=1)[..., None].astype(np.float32)
-        filled = g.op("Gather", g.weight("tiles.filled", there), number, axis=0)
+        mask = np.repeat(self.filled, self.tokens, axis=1)[..., None].astype(np.float32)
+        filled = g.op("Gather", g.weight("tiles.filled", mask), number, axis=0)
         return g.op("Reshape", tokens, g.constant(0, -1, self.vision.vision_output_dim)), filled
 
     def array(self, name: str) -> np.ndarray:
@@ -74,8 +74,8 @@ class TiledWriter(PartWriter):
         for axis in (2, 3):
             line = g.op("Gather", pixels, starts, axis=axis)
             line = g.op("Gather", g.op("Gather", line, first, axis=5 - axis), first, axis=1)
-            there = g.op("Cast", g.op("Not", g.op("IsNaN", line)), to=int(INT64))  # [n, most]
-            counts.append(g.op("ReduceSum", there, g.constant(1), keepdims=0))
+            present = g.op("Cast", g.op("Not", g.op("IsNaN", line)), to=int(INT64))  # [n, most]
+            counts.append(g.op("ReduceSum", present, g.constant(1), keepdims=0))
         table = np.zeros((most + 1) ** 2, dtype=np.int64)
         for number, (rows, columns) in enumerate(self.shapes):
             table[rows * (most + 1) + columns] = number
@@ -143,8 +143,8 @@ class TiledWriter(PartWriter):
         real = np.zeros((len(self.shapes), self.tiles, self.padded), dtype=bool)
         real[:, :, : self.tokens] = self.filled[..., None]
         real = real.reshape(len(real), 1, -1)
-        there = g.op("Gather", g.weight("tiles.real", real), number, axis=0)  # [n, 1, T]
-        rows, columns = (g.op("Unsqueeze", there, g.constant(axis)) for axis in (3, 2))
+        real_tokens = g.op("Gather", g.weight("tiles.real", real), number, axis=0)  # [n, 1, T]
+        rows, columns = (g.op("Unsqueeze", real_tokens, g.constant(axis)) for axis in (3, 2))
         return g.op(
             "Where",
             g.op("Or", rows, columns),

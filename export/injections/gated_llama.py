@@ -5,6 +5,8 @@ Contract: equals `qlora.model.injection.gated_llama.GatedLlamaBlock`.
 
 from __future__ import annotations
 
+from typing import cast
+
 import onnx_ir as ir
 
 from export.graph import Graph
@@ -19,8 +21,7 @@ class GatedLlamaWriter(CrossAttentionWriter):
 
     def __init__(self, graph: Graph, config: ModelConfig, weights: TensorSource) -> None:
         super().__init__(graph, config, weights)
-        assert type(config.injection) is GatedLlama  # as the table of writers says
-        self.injection = config.injection
+        self.injection = cast(GatedLlama, config.injection)  # as the table of writers says
 
     def keys_and_values(self, visual: ir.Value, name: str) -> ir.Value:
         """Two projections; keys pass a norm of their own, head by head, where there is one."""

@@ -36,7 +36,7 @@ def clip_visual(config: dict[str, Any], epsilon: float = 1e-5) -> nn.Module:
 
 
 def conv_stem(layers: Sequence[Sequence[int]], width: int, normed: bool = False) -> nn.Sequential:
-    """Convolutions in the place of the patch embedding (arXiv 2106.14881).
+    """Convolutions instead of the patch embedding (arXiv 2106.14881).
 
     Args:
         layers: `[channels, stride]` of each 3 x 3 convolution, a ReLU after each; the product of

@@ -145,9 +145,9 @@ def _is_zip(path: Path) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What the unpickler said, without torch's advice on switching its protection off."""
-    said = str(error).rsplit("WeightsUnpickler error:", 1)[-1]
-    return f"{type(error).__name__}: {one_line(ValueError(said))}"
+    """The unpickler's message, without torch's advice on switching its protection off."""
+    message = str(error).rsplit("WeightsUnpickler error:", 1)[-1]
+    return f"{type(error).__name__}: {one_line(ValueError(message))}"
 
 
 def _plain(value: object) -> object:

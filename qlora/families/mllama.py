@@ -36,7 +36,7 @@ FAMILY = "mllama"
 MODEL_TYPES = (FAMILY,)
 WHOLE = True
 BEGIN, END, IMAGE = "<|begin_of_text|>", "<|eot_id|>", "<|image|>"
-# Of the embedding, beyond the vocabulary: `<|image|>` and places for more.
+# Of the embedding, beyond the vocabulary: `<|image|>` and rows for more.
 _ADDED_ROWS = 8
 # Defaults of transformers' configuration_mllama.py, where a config leaves something out.
 _TEXT: dict[str, int | None] = {
@@ -92,16 +92,19 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
     path = folder / "config.json"
     raw = section(config, "text_config", path)
     text = sizes(raw, _TEXT, path)
-    places = _places(raw.get("cross_attention_layers") or _CROSS_LAYERS, text, path)
+    positions = _positions(raw.get("cross_attention_layers") or _CROSS_LAYERS, text, path)
     tensors = renamed(open_tensors(folder), _plain)
     encoder = _encoder(section(config, "vision_config", path), path)
-    injection = _injection(raw, text, places, path)
+    injection = _injection(raw, text, positions, path)
     connector = Projector(encoder.width, text["hidden_size"], 1, encoder.tokens)
     llama = {"rope_theta": _THETA, "rms_norm_eps": _EPSILON, **raw, **text}
-    llama |= {"model_type": "llama", "num_hidden_layers": text["num_hidden_layers"] - len(places)}
+    llama |= {
+        "model_type": "llama",
+        "num_hidden_layers": text["num_hidden_layers"] - len(positions),
+    }
     language = below(tensors, "language_model.")
     tokenizer, special = read_byte_level(folder, BEGIN, END)
-    own = renamed(language, lambda name: _of_decoder(name, places))
+    own = renamed(language, lambda name: _of_decoder(name, positions))
     decoder = decoder_of(llama, own, path, folder, added=_ADDED_ROWS)
     model = ModelConfig(
         family=FAMILY,
@@ -120,7 +123,7 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
             below(tensors, "vision_model."), shapes_of(encoder.build), str, folder, _WHAT
         ),
         connector=_projector(below(tensors, _PROJECTOR), connector, folder),
-        blocks=_blocks(language, model, places, folder),
+        blocks=_blocks(language, model, positions, folder),
     )
     return assemble(
         model,
@@ -128,7 +131,7 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
         tokenizer,
         folder,
         special_ids=special | {"<image>": _image_id(config, special, text["vocab_size"], path)},
-        lora=adapter(lora, lambda module: _module(module, places, text["num_hidden_layers"])),
+        lora=adapter(lora, lambda module: _module(module, positions, text["num_hidden_layers"])),
     )
 
 
@@ -143,7 +146,7 @@ def _plain(name: str) -> str:
     )
 
 
-def _places(layers: object, text: dict[str, int], path: Path) -> dict[int, int]:
+def _positions(layers: object, text: dict[str, int], path: Path) -> dict[int, int]:
     """Cross-attention layer -> the LLaMA layer that it stands before, counted without such layers.
 
     Raises:
@@ -197,7 +200,7 @@ def _encoder(config: dict[str, Any], path: Path) -> TiledEncoder:
 
 
 def _injection(
-    raw: dict[str, Any], text: dict[str, int], places: dict[int, int], path: Path
+    raw: dict[str, Any], text: dict[str, int], positions: dict[int, int], path: Path
 ) -> GatedLlama:
     heads, kv_heads = text["num_attention_heads"], text["num_key_value_heads"]
     epsilon = raw.get("rms_norm_eps", _EPSILON)
@@ -206,7 +209,7 @@ def _injection(
     if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
         raise BadInput(f"{path} has rms_norm_eps {epsilon!r}; download it again.")
     return GatedLlama(
-        layers=tuple(places.values()),
+        layers=tuple(positions.values()),
         heads=heads,
         kv_heads=kv_heads,
         dim_head=text["hidden_size"] // heads,
@@ -225,18 +228,18 @@ def _image_id(config: dict[str, Any], special: dict[str, int], vocabulary: int, 
     return image
 
 
-def _of_decoder(name: str, places: dict[int, int]) -> str | None:
+def _of_decoder(name: str, positions: dict[int, int]) -> str | None:
     """The name in a LLaMA without cross-attention layers; None for what is theirs."""
     match = _LAYER.fullmatch(name)
     if match is None:
         return name
     layer = int(match[1])
-    return None if layer in places else f"model.layers.{_counted(layer, places)}.{match[2]}"
+    return None if layer in positions else f"model.layers.{_counted(layer, positions)}.{match[2]}"
 
 
-def _counted(layer: int, places: dict[int, int]) -> int:
+def _counted(layer: int, positions: dict[int, int]) -> int:
     """The number of a layer with self-attention among its like."""
-    return layer - sum(other < layer for other in places)
+    return layer - sum(other < layer for other in positions)
 
 
 def _projector(tensors: TensorSource, c: Projector, folder: Path) -> TensorSource:
@@ -246,14 +249,14 @@ def _projector(tensors: TensorSource, c: Projector, folder: Path) -> TensorSourc
 
 
 def _blocks(
-    language: TensorSource, model: ModelConfig, places: dict[int, int], folder: Path
+    language: TensorSource, model: ModelConfig, positions: dict[int, int], folder: Path
 ) -> TensorSource:
     """The cross-attention layers under the names of `GatedLlamaBlock`."""
     block = shapes_of(lambda: model.injection.block(model.llama.hidden_size, model.dim_visual))
     spelled = {ours: theirs for theirs, ours in _IN_BLOCK.items()}
     shapes: dict[str, tuple[int, ...]] = {}
     theirs: dict[str, str] = {}
-    for layer, before in places.items():
+    for layer, before in positions.items():
         for name, shape in block.items():
             ours, part = f"{_block(before)}.{name}", name.removesuffix(".weight")
             shapes[ours] = shape
@@ -261,7 +264,7 @@ def _blocks(
 
     def of_block(name: str) -> str | None:
         match = _LAYER.fullmatch(name)
-        return name if match and int(match[1]) in places else None
+        return name if match and int(match[1]) in positions else None
 
     return translated(renamed(language, of_block), shapes, theirs.__getitem__, folder, _WHAT)
 
@@ -270,16 +273,16 @@ def _block(layer: int) -> str:
     return f"model.layers.{layer}.gated_cross_attn_layer"
 
 
-def _module(module: str, places: dict[int, int], layers: int) -> str | None:
+def _module(module: str, positions: dict[int, int], layers: int) -> str | None:
     """Our path of a linear layer as transformers counts it; ours itself passes."""
     match = _LAYER.fullmatch(module)
     if match is None or match[2].startswith(("gated_cross_attn_layer.", "decoder_layer.")):
         return module if match else None
     layer = int(match[1])
-    if layer in places:
+    if layer in positions:
         inside = _IN_BLOCK.get(match[2])
-        return None if inside is None else f"{_block(places[layer])}.{inside}"
-    counted = _counted(layer, places)
+        return None if inside is None else f"{_block(positions[layer])}.{inside}"
+    counted = _counted(layer, positions)
     return f"model.layers.{counted}.decoder_layer.{match[2]}" if layer < layers else None
 
 

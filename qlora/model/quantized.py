@@ -20,9 +20,6 @@ from qlora.model.weights import ModelWeights
 
 LAYERS = "lang_encoder.model.layers."
 # Embeddings and head stay out, as in QLoRA; resampler and vision tower are small.
-LLAMA_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-GATED_LINEARS = ("attn.to_q", "attn.to_kv", "attn.to_out", "ff.1", "ff.3")
-_ENDINGS = tuple(f".{linear}.weight" for linear in LLAMA_LINEARS + GATED_LINEARS)
 
 
 def in_4_bits(name: str, shape: Sequence[int]) -> bool:
@@ -31,7 +28,7 @@ def in_4_bits(name: str, shape: Sequence[int]) -> bool:
     Rows that are no whole number of blocks stay as they are: bitsandbytes (0.50) dequantizes them
     wrongly on a CPU. No published LLaMA has such a size.
     """
-    return name.startswith(LAYERS) and name.endswith(_ENDINGS) and shape[-1] % BLOCK == 0
+    return name.startswith(LAYERS) and len(shape) == 2 and shape[-1] % BLOCK == 0
 
 
 def load_quantized(

@@ -15,18 +15,15 @@ from qlora.families.flamingo import read_flamingo
 from qlora.model import ModelWeights, VisionLanguageModel
 from qlora.model.adapters import add_adapters
 from qlora.model.nf4 import Linear4bit, dequantize, nf4_linear, quantize
-from qlora.model.quantized import (
-    GATED_LINEARS,
-    LLAMA_LINEARS,
-    dequantized,
-    in_4_bits,
-    load_quantized,
-)
+from qlora.model.quantized import dequantized, in_4_bits, load_quantized
 from tests.conftest import CASES, CHECKPOINTS
 
 CASE = CASES[0]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "to_q", "to_kv", "to_out", "ff.1", "ff.3"]
 AVX512_BF16 = bool(bitsandbytes.functional.has_avx512bf16())
+
+LLAMA_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+GATED_LINEARS = ("attn.to_q", "attn.to_kv", "attn.to_out", "ff.1", "ff.3")
 
 
 @pytest.fixture(scope="module")
