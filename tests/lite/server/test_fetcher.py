@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lite.server import fetch
+from lite.server import fetcher
 from lite.server.errors import Refused
 from lite.server.fetcher import Fetcher, is_public
 from tests.lite.conftest import DOG
@@ -156,7 +156,7 @@ def test_an_image_that_is_too_large_or_cut_short_is_refused(host: Any, monkeypat
     length += 1
     assert "cannot be fetched" in refused("http://photos.example/a.png", "photos.example")
     length -= 1
-    monkeypatch.setattr(fetch, "MAX_BYTES", 1 << 10)
+    monkeypatch.setattr(fetcher, "MAX_BYTES", 1 << 10)
     assert "larger" in refused("http://photos.example/a.png", "photos.example")
 
 
@@ -174,7 +174,7 @@ def test_a_host_that_drips_is_left(host: Any, monkeypatch: Any) -> None:
         except OSError:
             left.set()
 
-    monkeypatch.setattr(fetch, "SECONDS", 0.5)
+    monkeypatch.setattr(fetcher, "SECONDS", 0.5)
     host(answer)
     assert "cannot be fetched" in refused("http://photos.example/a.png", "photos.example")
     left.set()
