@@ -79,7 +79,7 @@ def command(
 def _train(recipe: Any, resume: bool) -> None:
     from qlora.data.opening import open_data
     from qlora.training.assembly import make_trainer
-    from qlora.training.engine import make_accelerator
+    from qlora.training.engine import by_each, by_first, check_agreement, make_accelerator
     from qlora.training.folder import prepare_folder
     from qlora.training.signals import stop_on_sigterm
 
@@ -88,11 +88,10 @@ def _train(recipe: Any, resume: bool) -> None:
     # transformers of its own attribute, when peft asks it for that attribute.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
     engine = make_accelerator()
-    with engine.main_process_first():
-        if engine.is_main_process:
-            prepare_folder(recipe, resume)
+    by_first(engine, lambda: prepare_folder(recipe, resume))
+    check_agreement(engine, {"--resume": str(resume)})
     with _progress(engine.is_main_process) as progress:
-        data = open_data(recipe, progress)
+        data = by_each(engine, lambda: open_data(recipe, progress))
     if engine.is_main_process:
         _report_data(data)
     with _progress(engine.is_main_process) as progress:
@@ -172,6 +171,8 @@ def _audit(recipe: Any, as_json: bool) -> None:
             limit=AUDITED,
             seed=recipe.training.seed,
             left_out={one.name: one.problems for one in data.sets},
+            repairs={one.name: one.repairs for one in data.sets},
+            mix=data.mix_report(recipe.training),
             progress=progress,
         )
     if as_json:
@@ -184,10 +185,14 @@ def _report_data(data: Any) -> None:
     for one in data.sets:
         left_out = sum(one.problems.values())
         reasons = ", ".join(f"{count} {reason}" for reason, count in one.problems.items())
+        if one.missing:
+            reasons += f"; the first image looked for is {one.missing[:300]!a}"
         note = f" ({left_out} left out: {reasons})" if left_out else ""
         mended = ", ".join(f"{count} x {what}" for what, count in one.repairs.items())
         note += f"; {mended}" if mended else ""
         say(f"{one.name}: {len(one):,} records{note}.")
+    for sentence in data.notes:
+        say(sentence)
 
 
 @contextmanager

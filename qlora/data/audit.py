@@ -20,7 +20,7 @@ from lite.text.tokenizer import Tokenizer
 from qlora.data.conversation import BadRecord, Conversation, ImageRef
 from qlora.data.encode import token_ids
 from qlora.data.lengths import BIN_NAMES, SHORT, Lengths, count_words, lengths_of, percent
-from qlora.data.mixture import Mixture, Source
+from qlora.data.mixture import MixReport, Mixture, Source
 from qlora.data.shuffle import Permutation
 
 # In VQA about nine answers in ten are one word (arXiv 1505.00468, section 4.2), and the other sets
@@ -49,6 +49,7 @@ class SetAudit:
         share: of the mixture's samples.
         looked_at: records that the figures are from.
         answers: trained answers in these.
+        context_only: answers that are not trained, because their record says so.
         lengths: of these answers; None where there is none.
         duplicates: records that repeat an earlier one: same texts, same images.
         images: different images in these records.
@@ -62,6 +63,7 @@ class SetAudit:
     share: float
     looked_at: int = 0
     answers: int = 0
+    context_only: int = 0
     lengths: Lengths | None = None
     duplicates: int = 0
     images: int = 0
@@ -77,13 +79,15 @@ class Audit:
         sets: in the order of the recipe, streams one after the other.
         mixture: answer lengths as training would meet them: each sample weighs the same, and its
             answers share that weight. None where nothing was found.
-        left_out: as given to `audit`.
+        left_out, repairs, mix: as given to `audit`.
         warnings: one sentence each.
     """
 
     sets: list[SetAudit]
     mixture: Lengths | None
     left_out: dict[str, dict[str, int]]
+    repairs: dict[str, dict[str, int]]
+    mix: str
     warnings: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -97,6 +101,8 @@ def audit(
     limit: int | None = None,
     seed: int = 0,
     left_out: Mapping[str, Mapping[str, int]] | None = None,
+    repairs: Mapping[str, Mapping[str, int]] | None = None,
+    mix: MixReport | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Audit:
     """Look at the data that a recipe would train on.
@@ -107,6 +113,8 @@ def audit(
         limit: look at so many records of a set, drawn by `seed`; None for all.
         seed: see `limit`.
         left_out: records that are in no stream, by data set and reason; handed on.
+        repairs: what is not read as it stands in records that are used; handed on.
+        mix: what the mixing of kinds does; handed on.
         progress: called with (data set, records seen, records) while images are decoded.
     """
     sets, answers, weights = [], [], []
@@ -127,8 +135,15 @@ def audit(
                 weights.append(counted[:, 2] * one.share / counted[:, 2].sum())
     pooled = np.concatenate(answers) if answers else np.zeros((0, 3))
     mixed = lengths_of(pooled, np.concatenate(weights)) if weights else None
-    missing = {name: dict(reasons) for name, reasons in (left_out or {}).items() if reasons}
-    return Audit(sets, mixed, missing, _warnings(sets, mixed))
+    warnings = _warnings(sets, mixed)
+    if mix is not None and mix.warning:
+        warnings.append(mix.warning)
+    sentence = mix.sentence if mix is not None else ""
+    return Audit(sets, mixed, _counted(left_out), _counted(repairs), sentence, warnings)
+
+
+def _counted(by_set: Mapping[str, Mapping[str, int]] | None) -> dict[str, dict[str, int]]:
+    return {name: dict(reasons) for name, reasons in (by_set or {}).items() if reasons}
 
 
 class _SetAuditor:
@@ -151,6 +166,7 @@ class _SetAuditor:
             reason = str(problem)
             self._found.unusable[reason] = self._found.unusable.get(reason, 0) + 1
             return
+        self._found.context_only += len(conversation.exchanges) - len(trained)
         self._answers += [(words, tokens, 1 / len(lengths)) for words, tokens in lengths]
         for image in conversation.images:
             self._decode(image)
@@ -170,7 +186,7 @@ class _SetAuditor:
         return len(token_ids(self._tokenizer, [answer], begin=False))
 
     def _decode(self, image: ImageRef) -> None:
-        key = _image_key(image)
+        key = image.key
         if key in self._images:
             return
         self._images.add(key)
@@ -185,14 +201,9 @@ def _identity(conversation: Conversation) -> bytes:
     hashed = blake2b(repr(conversation.system).encode(), digest_size=16)
     for exchange in conversation.exchanges:
         texts = (exchange.question, exchange.context, exchange.answer)
-        images = [_image_key(image) for image in exchange.images]
+        images = [image.key for image in exchange.images]
         hashed.update(repr((texts, images)).encode())
     return hashed.digest()
-
-
-def _image_key(image: ImageRef) -> bytes:
-    where = image.data if image.data is not None else str(image.path).encode("utf-8", "replace")
-    return blake2b(where, digest_size=16).digest()
 
 
 def _warnings(sets: list[SetAudit], mixture: Lengths | None) -> list[str]:

@@ -26,6 +26,15 @@ def render(audit: Audit) -> Group:
     for name, reasons in audit.left_out.items():
         counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
         parts.append(Text(printable(f"Left out of {name}: {counts}.")))
+    for name, reasons in audit.repairs.items():
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        parts.append(Text(printable(f"In {name}: {counts}.")))
+    for one, title in zip(audit.sets, _names(audit), strict=True):
+        if one.context_only:
+            say = f": {one.context_only:,} answers are marked not to be trained."
+            parts.append(Text.assemble(title, say))
+    if audit.mix:
+        parts.append(Text(audit.mix))
     parts += [Text(f"Warning: {printable(warning)}", "yellow") for warning in audit.warnings]
     if not audit.warnings:
         parts.append(Text("Nothing here would shorten replies.", "green"))

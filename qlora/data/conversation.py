@@ -7,6 +7,7 @@ is computed from it. An image is a reference that is read when asked for, never 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 from lite.image.loading import Picture, load_image
@@ -29,6 +30,12 @@ class ImageRef:
     name: str
     path: Path | None = None
     data: bytes | None = None
+
+    @property
+    def key(self) -> bytes:
+        """16 bytes that are equal for the same file, or for the same bytes in a record."""
+        where = self.data if self.data is not None else str(self.path).encode("utf-8", "replace")
+        return blake2b(where, digest_size=16).digest()
 
     def read(self) -> bytes:
         """The encoded file. Raises OSError."""
@@ -53,14 +60,19 @@ class Exchange:
         answer: what the model is trained to reply.
         context: the text of the template's input section; empty for none.
         images: shown before the question.
-        trained: False keeps the answer as context only.
+        weight: of the loss of the answer's tokens; 0 keeps the answer as context only.
     """
 
     question: str
     answer: str
     context: str = ""
     images: tuple[ImageRef, ...] = ()
-    trained: bool = True
+    weight: float = 1.0
+
+    @property
+    def trained(self) -> bool:
+        """Whether the answer gives a loss."""
+        return self.weight > 0
 
 
 @dataclass(frozen=True)

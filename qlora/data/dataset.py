@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path, PureWindowsPath
 
@@ -35,8 +35,11 @@ class DataSet:
         name: what it is called in messages.
         weight: how often an epoch goes through it.
         with_images, without_images: indices of usable records, ascending.
+        images: for each image of a usable record, the record's index and a number for the image.
         problems: records that cannot be used, by what is wrong with them.
         examples: ids of the first three of each problem.
+        content: differs where the texts or the images' names of usable records differ.
+        missing: the first path that was looked for and not found; empty where none was missing.
         repairs: what was dropped from records that are used, and how often.
     """
 
@@ -70,6 +73,8 @@ class DataSet:
         self.name, self.weight, self._reader, self._seed = name, weight, reader, seed
         self.problems: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
+        self.missing = self.content = ""
+        self._image_records, self._image_keys = array("q"), array("Q")
         self._policies = {True: missing_images, False: bad_records}
         self._fatal: Counter[str] = Counter()
         self.with_images, self.without_images = self._look(sample, progress)
@@ -134,6 +139,10 @@ class DataSet:
         return sorted([*self.with_images, *self.without_images])
 
     @property
+    def images(self) -> Iterator[tuple[int, int]]:
+        return zip(self._image_records, self._image_keys, strict=True)
+
+    @property
     def fingerprint(self) -> str:
         """Differs where the file has another size, or other records of it can be used."""
         digest = blake2b(str(self._reader.path.stat().st_size).encode(), digest_size=16)
@@ -162,6 +171,7 @@ class DataSet:
             permuted = Permutation(total, self._seed, self.name, "sample")
             order = (permuted[i] for i in range(total))
         with_images, without_images = array("q"), array("q")
+        content = blake2b(digest_size=16)
         for done, index in enumerate(order):
             if sample is not None and len(with_images) + len(without_images) == sample:
                 break
@@ -174,7 +184,12 @@ class DataSet:
                 self._note(problem, index)
                 continue
             (with_images if conversation.images else without_images).append(index)
+            content.update(_content(conversation))
+            for image in conversation.images:
+                self._image_records.append(index)
+                self._image_keys.append(int.from_bytes(image.key[:8], "little"))
         progress(total, total)
+        self.content = content.hexdigest()
         return sorted(with_images), sorted(without_images)
 
     def _note(self, problem: BadRecord, index: int) -> None:
@@ -183,16 +198,19 @@ class DataSet:
         examples = self.examples.setdefault(kind, [])
         if len(examples) < _EXAMPLES:
             examples.append(self._reader.id(index))
+        if isinstance(problem, MissingImage):
+            self.missing = self.missing or problem.looked_for
         if self._policies[isinstance(problem, MissingImage)] == ERROR:
             self._fatal[kind] += 1
 
     def _judge(self) -> None:
+        missing = str(MissingImage(""))
         reasons = ", ".join(
             f"{count} x {kind} (first: {self.examples[kind][0]!a})"
+            + (f" looked for at {self.missing[:300]!a}" if kind == missing else "")
             for kind, count in self.problems.most_common()
         )
         if self._fatal:
-            missing = str(MissingImage(""))
             settings = ["data.missing_images=skip"] if missing in self._fatal else []
             settings += ["data.bad_records=skip"] if {*self._fatal} - {missing} else []
             raise BadInput(
@@ -205,6 +223,12 @@ class DataSet:
                 f"No record of {self.name} can be trained on{f': {reasons}' if reasons else ''}; "
                 f"check its type and its images, or leave it out."
             )
+
+
+def _content(conversation: Conversation) -> bytes:
+    texts = [(one.question, one.context, one.answer) for one in conversation.exchanges]
+    names = [image.name for image in conversation.images]
+    return repr((conversation.system, texts, names)).encode()
 
 
 def _check_unicode(conversation: Conversation) -> None:

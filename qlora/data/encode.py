@@ -28,20 +28,24 @@ class Sample:
     Attributes:
         ids: int64 `[T]`.
         targets: int64 `[T]`, the token that each position must predict, or `IGNORE`.
+        weights: float32 `[T]`, what the record makes each position's loss count; 1 as a rule.
         images: those that stand in `ids`, see `lite.bundle.injection`.
         source: name of its data set.
         id: of the conversation.
         dropped: exchanges at the end that did not fit.
         cut: tokens at the end of the only answer that did not fit.
+        context_only: answers that are not trained because the record says so.
     """
 
     ids: np.ndarray
     targets: np.ndarray
+    weights: np.ndarray
     images: tuple[ImageRef, ...]
     source: str = ""
     id: str = ""
     dropped: int = 0
     cut: int = 0
+    context_only: int = 0
 
     @property
     def trained(self) -> int:
@@ -75,8 +79,9 @@ def encode(
     """
     ids: list[int] = []
     targets: list[int] = []
+    weights: list[float] = []
     images: list[ImageRef] = []
-    taken = cut = 0
+    taken = cut = context_only = 0
     for exchange in conversation.exchanges:
         system = None if ids else conversation.system
         prompt = prompt_ids(exchange, tokenizer, template, begin=not ids, system=system)
@@ -93,6 +98,8 @@ def encode(
         ids += prompt + answer
         # Each position predicts the token after it: the prompt's last one the first of the answer.
         targets += [IGNORE] * (len(prompt) - 1) + trained
+        weights += [exchange.weight] * (len(prompt) - 1 + len(trained))
+        context_only += not exchange.trained
         images += exchange.images
         taken += 1
         if over > 0:
@@ -100,11 +107,13 @@ def encode(
     return Sample(
         ids=np.array(ids, np.int64),
         targets=np.array(targets, np.int64),
+        weights=np.array(weights, np.float32),
         images=tuple(images),
         source=source,
         id=conversation.id,
         dropped=len(conversation.exchanges) - taken,
         cut=cut,
+        context_only=context_only,
     )
 
 

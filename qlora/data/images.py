@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -23,14 +24,19 @@ _COCO = re.compile(r"(?:COCO_(?:train|val)2014_)?(\d{12})\.jpg")
 
 
 class MissingImage(BadRecord):
-    """No file answers to a record's image. `reference` is what the record says."""
+    """No file answers to a record's image.
 
-    def __init__(self, reference: str) -> None:
+    Attributes:
+        reference: what the record says.
+        looked_for: the first path that was looked for.
+    """
+
+    def __init__(self, reference: str, looked_for: str = "") -> None:
         super().__init__("missing image")
-        self.reference = reference
+        self.reference, self.looked_for = reference, looked_for or reference
 
     def __reduce__(self) -> Any:
-        return type(self), (self.reference,)
+        return type(self), (self.reference, self.looked_for)
 
 
 class ImageRoot:
@@ -51,12 +57,14 @@ class ImageRoot:
         self._bounds = [os.path.realpath(bound) for bound in bounds]
         self._base = self._bounds[0]
         self._listed: dict[str, dict[str, bool]] = {}
+        self._spelt: dict[str, dict[str, str]] = {}
 
     def find(self, reference: str, *alternatives: str) -> ImageRef:
         """The file that a reference means.
 
         Tried in this order: the path as given; without its leading folders, one after the other;
-        COCO's other names for the same picture; all of these with other extensions.
+        COCO's other names for the same picture; all of these with other extensions. A name is
+        found whether its accents are composed (NFC) or decomposed (NFD, as macOS writes them).
 
         Args:
             reference: a path as a record holds it, with `/` or `\\`.
@@ -69,15 +77,15 @@ class ImageRoot:
         tried = []
         for path in (reference, *alternatives):
             for candidate in self._candidates(path):
-                if self._is_file(candidate):
-                    return ImageRef(reference, Path(candidate))
+                if found := self._file(candidate):
+                    return ImageRef(reference, Path(found))
                 tried.append(candidate)
         for candidate in tried:
             stem = os.path.splitext(candidate)[0]  # noqa: PTH122 - a Path for each costs too much
             for suffix in _SUFFIXES:
-                if self._is_file(stem + suffix):
-                    return ImageRef(reference, Path(stem + suffix))
-        raise MissingImage(reference)
+                if found := self._file(stem + suffix):
+                    return ImageRef(reference, Path(found))
+        raise MissingImage(reference, tried[0] if tried else "")
 
     def has(self, reference: str) -> bool:
         """Whether `find` finds it. Raises as `find` for a path that leads out of the root."""
@@ -104,6 +112,31 @@ class ImageRoot:
             yield "/".join((self._base, *shorter))
         if parts and (match := _COCO.fullmatch(parts[-1])):
             yield from (f"{self._base}/{name}" for name in _coco_names(match[1]))
+
+    def _file(self, path: str) -> str | None:
+        """The file at a path, by the name that the disk has for it."""
+        if self._is_file(path):
+            return path
+        if not path.isascii():
+            spelt = self._as_spelt(path)
+            return spelt if spelt != path and self._is_file(spelt) else None
+        return None
+
+    def _as_spelt(self, path: str) -> str:
+        """A path below one of the bounds in which each name is composed as it is on the disk."""
+        bound = next(bound for bound in self._bounds if path.startswith(f"{bound}/"))
+        here = bound
+        for name in path[len(bound) + 1 :].split("/"):
+            if name.isascii():
+                here = f"{here}/{name}"
+                continue
+            if here not in self._spelt:
+                try:
+                    self._spelt[here] = {_composed(n): n for n in os.listdir(here)}  # noqa: PTH208
+                except (OSError, ValueError):
+                    return path
+            here = f"{here}/{self._spelt[here].get(_composed(name), name)}"
+        return here
 
     def _is_file(self, path: str) -> bool:
         folder, _, name = path.rpartition("/")
@@ -137,7 +170,11 @@ class ImageRoot:
 
     def __getstate__(self) -> dict[str, Any]:
         # Listings are large, and a worker needs few of them.
-        return self.__dict__ | {"_listed": {}}
+        return self.__dict__ | {"_listed": {}, "_spelt": {}}
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _coco_names(number: str) -> Iterable[str]:

@@ -65,6 +65,8 @@ def headline(sample: Sample) -> str:
     """Where the sample comes from, how much of it is trained, and what did not fit."""
     parts = [f"{sample.source} {sample.id}".strip(), f"{len(sample.ids)} tokens"]
     parts.append(f"{sample.trained} trained")
+    if sample.context_only:
+        parts.append(f"answers marked not to be trained: {sample.context_only}")
     if sample.dropped:
         parts.append(f"truncated: {sample.dropped} exchanges dropped")
     if sample.cut:

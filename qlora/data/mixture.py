@@ -9,11 +9,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
 from qlora.data.conversation import Conversation
 from qlora.data.shuffle import Permutation
+
+
+@dataclass(frozen=True)
+class MixReport:
+    """What mixing samples with and without images does: a sentence, and perhaps a warning."""
+
+    sentence: str
+    warning: str = ""
 
 
 class Source(Protocol):

@@ -6,22 +6,28 @@ found here, before a model is loaded. The same recipe and files give the same da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
 from lite.errors import BadInput
 from qlora.data.conversation import Conversation
 from qlora.data.dataset import DataSet
-from qlora.data.mixture import Mixture
-from qlora.data.shuffle import random_of
+from qlora.data.holdout import Group, Member, groups_by_image, hold_out, singles
+from qlora.data.lengths import percent
+from qlora.data.mixture import MixReport, Mixture
 from qlora.families.models import TINY
-from qlora.recipes.schema import Recipe, TrainingSettings
+from qlora.recipes.schema import PAIRED, Recipe, TrainingSettings
 from qlora.tiny.data import write_data
 
 # The kinds of samples: the gated blocks run for a row with images, and not for one without.
 IMAGES, TEXT = "images", "text"
+# The one stream in which both kinds have their natural proportion.
+MIXED = "mixed"
+# Records that an epoch shows more often are learnt by heart before the others are learnt.
+_MANY_SHOWINGS = 4.0
 
 Progress = Callable[[str, int, int], None]
 
@@ -32,21 +38,79 @@ class Data:
 
     Attributes:
         sets: as opened, with what was wrong in them.
-        streams: by kind, without the held-out samples; a kind that no set has is missing.
+        kinds: by kind, the samples to train on; a kind that no set has is missing.
+        streams: what a step draws from: the kinds, or where they are mixed in proportion, one
+            stream of both.
         held_out: by kind, each conversation with the name of its data set.
+        held_out_digest: tells one choice of held-out samples from another.
+        grouped: whether records that share an image made a difference to that choice.
+        notes: sentences about what is not as the recipe asks.
     """
 
     sets: list[DataSet]
+    kinds: dict[str, Mixture]
     streams: dict[str, Mixture]
     held_out: dict[str, list[tuple[Conversation, str]]]
+    held_out_digest: str = ""
+    grouped: bool = False
+    notes: list[str] = field(default_factory=list)
 
     def steps(self, settings: TrainingSettings) -> int:
-        """Optimizer steps of a run: an epoch is one pass over the samples with images."""
+        """Optimizer steps of a run: an epoch is one pass over the first stream."""
         if settings.steps is not None:
             return settings.steps
         first = next(iter(self.streams.values()))
         samples = settings.epochs * first.epoch_length
         return max(1, int(samples // (settings.batch * settings.accumulate)))
+
+    def drawn(self, settings: TrainingSettings) -> dict[str, float]:
+        """Samples of each kind in one accumulation step, on average."""
+        if MIXED not in self.streams:
+            return {k: float(n) for k, n in batches(settings, self.streams).items()}
+        total = sum(one.epoch_length for one in self.kinds.values())
+        return {k: settings.batch * one.epoch_length / total for k, one in self.kinds.items()}
+
+    def repeats(self, settings: TrainingSettings) -> dict[str, float]:
+        """How often an epoch shows each sample of a kind."""
+        drawn = self.drawn(settings)
+        first = next(iter(self.streams))
+        epoch = self.streams[first].epoch_length / (
+            settings.batch if first == MIXED else drawn[first]
+        )
+        return {k: epoch * drawn[k] / one.epoch_length for k, one in self.kinds.items()}
+
+    def mix_report(self, settings: TrainingSettings) -> MixReport | None:
+        """What the mix of the two kinds does; None where there is one kind."""
+        if len(self.kinds) < 2:
+            return None
+        if MIXED in self.streams:
+            total = sum(one.epoch_length for one in self.kinds.values())
+            share = percent(self.kinds[IMAGES].epoch_length / total)
+            return MixReport(
+                f"Mix proportional: an epoch shows each of {total:,} samples once; {share} of them "
+                f"have images."
+            )
+        taken, repeats = batches(settings, self.streams), self.repeats(settings)
+        sentence = (
+            f"Mix paired: for every {taken[IMAGES]} of {self.kinds[IMAGES].epoch_length:,} samples "
+            f"with images a step takes {taken[TEXT]} of {self.kinds[TEXT].epoch_length:,} without, "
+            f"so an epoch shows each of these {repeats[TEXT]:.2g} times."
+        )
+        if repeats[TEXT] <= _MANY_SHOWINGS:
+            return MixReport(sentence)
+        return MixReport(
+            sentence,
+            f"data.mix=paired shows each sample without images {repeats[TEXT]:.0f} times in an "
+            f"epoch; set data.mix=proportional, or add such samples.",
+        )
+
+
+def batches(settings: TrainingSettings, streams: Mapping[str, Mixture]) -> dict[str, int]:
+    """Samples that one accumulation step takes of each stream."""
+    found = dict.fromkeys(streams, settings.batch)
+    if len(found) > 1:
+        found[TEXT] = settings.text_batch or settings.batch
+    return found
 
 
 def open_data(recipe: Recipe, progress: Progress = lambda what, done, total: None) -> Data:
@@ -60,21 +124,36 @@ def open_data(recipe: Recipe, progress: Progress = lambda what, done, total: Non
         BadInput: a set cannot be used, see `qlora.data.dataset`.
     """
     sets = _open_sets(recipe, progress)
-    streams, held_out = {}, {}
-    for kind in (IMAGES, TEXT):
-        parts = [(s, s.with_images if kind == IMAGES else s.without_images) for s in sets]
-        parts = [(s, indices) for s, indices in parts if len(indices)]
-        if not parts:
-            continue
-        kept, held = _hold_out(parts, recipe.data.holdout, recipe.training.seed)
-        streams[kind] = Mixture(kept, recipe.training.seed, kind)
-        held_out[kind] = [(s.conversation(i, 0), s.name) for s, i in held]
-    if not streams:
+    groups: dict[str, list[Group]] = {
+        IMAGES: groups_by_image(sets),
+        TEXT: [g for number, one in enumerate(sets) for g in singles(number, one.without_images)],
+    }
+    if not any(groups.values()):
         raise BadInput(
             f"The data below {recipe.data.root} holds no record that can be trained on; look at "
             f"it with --audit."
         )
-    return Data(sets, streams, held_out)
+    count, seed = recipe.data.holdout, recipe.training.seed
+    held = {kind: hold_out(found, count, seed) for kind, found in groups.items() if found}
+    kept = {kind: _kept(groups[kind], held[kind]) for kind in held}
+    kinds = {kind: _mixture(sets, kept[kind], seed, kind) for kind in held}
+    streams = kinds
+    if len(kinds) > 1 and recipe.data.mix != PAIRED:
+        streams = {MIXED: _mixture(sets, sorted(kept[IMAGES] + kept[TEXT]), seed, MIXED)}
+    return Data(
+        sets,
+        kinds,
+        streams,
+        {k: [(sets[n].conversation(i, 0), sets[n].name) for n, i in held[k]] for k in held},
+        blake2b(repr(sorted(held.items())).encode(), digest_size=16).hexdigest(),
+        bool(count) and any(len(group) > 1 for group in groups[IMAGES]),
+        [
+            f"{len(found)} samples ({kind}) are held out instead of data.holdout={count}: those "
+            f"that share an image stay together."
+            for kind, found in held.items()
+            if len(found) != count and any(len(group) > 1 for group in groups[kind])
+        ],
+    )
 
 
 def _open_sets(recipe: Recipe, progress: Progress) -> list[DataSet]:
@@ -103,19 +182,13 @@ def _open_sets(recipe: Recipe, progress: Progress) -> list[DataSet]:
     ]
 
 
-def _hold_out(
-    parts: list[tuple[DataSet, Sequence[int]]], count: int, seed: int
-) -> tuple[list[tuple[DataSet, list[int]]], list[tuple[DataSet, int]]]:
-    """Split off `count` records, shared between the sets by their size."""
-    total = sum(len(indices) for _, indices in parts)
-    if count * 2 > total:
-        raise BadInput(
-            f"data.holdout={count} would leave too little of {total} usable records; lower it."
-        )
-    kept, held = [], []
-    for number, (data_set, indices) in enumerate(parts):
-        share = round(count * len(indices) / total)
-        chosen = set(random_of(seed, "holdout", number).sample([*indices], share))
-        kept.append((data_set, [i for i in indices if i not in chosen]))
-        held += [(data_set, i) for i in sorted(chosen)]
-    return [(s, indices) for s, indices in kept if indices], held
+def _kept(groups: list[Group], held: list[Member]) -> list[Member]:
+    without = set(held)
+    return sorted(member for group in groups for member in group if member not in without)
+
+
+def _mixture(sets: list[DataSet], members: list[Member], seed: int, label: str) -> Mixture:
+    indices: dict[int, list[int]] = {}
+    for number, index in members:
+        indices.setdefault(number, []).append(index)
+    return Mixture([(sets[number], found) for number, found in indices.items()], seed, label)

@@ -72,7 +72,7 @@ def pack(samples: Sequence[Sample], injection: Injection, weighting: Weighting) 
         ids=_join([sample.ids for sample in samples]),
         positions=_join([np.arange(len(sample.ids)) for sample in samples]),
         targets=_join([sample.targets for sample in samples]),
-        weights=_join([weighting.weights(sample.targets) for sample in samples]),
+        weights=_join([weighting.weights(sample) for sample in samples]),
         index=_join(index),
         images=[image for sample in samples for image in sample.images],
         samples=len(samples),

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from qlora.data.encode import IGNORE
+from qlora.data.encode import IGNORE, Sample
 
 SAMPLE, TOKEN = "sample", "token"
 
@@ -39,14 +39,14 @@ class Weighting:
             raise ValueError(f"unit is sample or token, not {unit!r}")
         self.unit = unit
 
-    def weights(self, targets: np.ndarray) -> np.ndarray:
+    def weights(self, sample: Sample) -> np.ndarray:
         """The weights of one sample's positions, float32 `[T]`: 0 where nothing is trained.
 
-        Args:
-            targets: int64 `[T]`, tokens to predict, or `IGNORE`.
+        What a record makes an answer count multiplies them, and leaves `count` as it is: an answer
+        of weight 0.5 gives half of its loss.
         """
-        trained = (targets != IGNORE).astype(np.float32)
-        return trained if self.unit == TOKEN else trained / max(1, int(trained.sum()))
+        weights = (sample.targets != IGNORE).astype(np.float32) * sample.weights
+        return weights if self.unit == TOKEN else weights / max(1, sample.trained)
 
     def count(self, row: Counted) -> int:
         """How many samples, or trained tokens, the losses of a row are the mean over."""

@@ -16,6 +16,7 @@ from lite.text.template import TEMPLATES
 from qlora.families.models import MODELS, NAMES
 
 Policy = Literal["error", "skip"]
+PAIRED = "paired"
 
 
 class Section(BaseModel):
@@ -118,7 +119,11 @@ class DataSettings(Section):
         template: prompt template; by default the one of the model's family.
         max_tokens: longest sample; longer dialogues lose trailing turns, longer answers their end.
         missing_images, bad_records: stop before training, or skip and count.
-        holdout: samples with and without images, each, that are kept for evaluation.
+        holdout: samples with and without images, each, that are kept for evaluation; those that
+            share an image stay together.
+        mix: `proportional` shows every sample equally often, whether it has images or not;
+            `paired` draws as many samples without images as with them for every step, however few
+            there are, and adds the two mean losses, as Multimodal-GPT was trained.
         workers: processes that read and encode ahead; 0 does it in the training process.
         sets: the data sets.
     """
@@ -130,6 +135,7 @@ class DataSettings(Section):
     missing_images: Policy = "error"
     bad_records: Policy = "error"
     holdout: int = Field(0, ge=0)
+    mix: Literal["proportional", "paired"] = "proportional"
     workers: int = Field(0, ge=0, le=64)
     sets: list[SetSettings] = []
 
@@ -149,12 +155,13 @@ class TrainingSettings(Section):
     """The optimization.
 
     Attributes:
-        epochs: passes over the samples with images (over all, where none has any).
+        epochs: passes over all samples; where `data.mix` is paired, over those with images.
         steps: number of optimizer steps, instead of epochs.
-        batch: samples of each kind in one row; rows are packed, never padded.
-        text_batch: samples without images in theirs, where both kinds are trained and there is
-            less to learn from these; at most `batch`, and so many where it is not given.
-        accumulate: rows of each kind in one optimizer step, over all processes together.
+        batch: samples that are packed together, never padded; where `data.mix` is paired, so many
+            of each kind.
+        text_batch: samples without images, where `data.mix` is paired and there is less to learn
+            from these; at most `batch`, and so many where it is not given.
+        accumulate: such batches in one optimizer step, over all processes together.
         learning_rate: its peak.
         schedule: `cosine` to zero or `constant`, after `warmup` steps of linear increase.
         weight_decay, decay_only: decoupled decay, on the parameters whose name holds that text.
@@ -229,6 +236,12 @@ class Recipe(Section):
     checkpoints: CheckpointSettings = CheckpointSettings()
     output: str = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _paired(self) -> Recipe:
+        if self.training.text_batch is not None and self.data.mix != PAIRED:
+            raise ValueError("training.text_batch is for data.mix=paired; set both or none")
+        return self
+
     def lenient(self) -> Recipe:
         """The same, but unusable records are counted and never refused."""
         data = self.data.model_copy(update={"missing_images": "skip", "bad_records": "skip"})
@@ -249,13 +262,17 @@ FREE_ON_RESUME = (
 
 def differences(first: Recipe, second: Recipe) -> list[str]:
     """Keys whose values differ although they decide what the run computes."""
-    one, two = _flat(first.model_dump()), _flat(second.model_dump())
-    return [
-        key
-        for key in sorted({*one, *two})
-        if one.get(key) != two.get(key)
-        and not any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
-    ]
+    one, two = deciding(first), deciding(second)
+    return [key for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
+
+
+def deciding(recipe: Recipe) -> dict[str, Any]:
+    """By dotted key, the values that decide what a run computes."""
+    return {
+        key: value
+        for key, value in _flat(recipe.model_dump()).items()
+        if not any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
+    }
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -21,9 +21,11 @@ from qlora.model.adapters import add_adapters, load_adapter
 from qlora.model.quantized import load_quantized
 from qlora.plan import Counts, Settings, make_plan, this_machine
 from qlora.recipes.model import checkpoints_of, own_templates, template_of
-from qlora.recipes.schema import Recipe
+from qlora.recipes.schema import Recipe, deciding
+from qlora.training.engine import check_agreement
 from qlora.training.evaluation import Evaluator
 from qlora.training.feed import Feed, SampleEncoder
+from qlora.training.folder import HELD_OUT
 from qlora.training.trainer import Trainer
 from qlora.training.vision_features import VisionFeatures
 
@@ -37,7 +39,8 @@ def make_trainer(
     """Load the model into 4 bits, add the adapters, and put the run together.
 
     Raises:
-        BadInput: the checkpoints, the targets or the data do not serve.
+        BadInput: the checkpoints, the targets or the data do not serve, or the processes were
+            given different ones.
     """
     settings = recipe.training
     if settings.accumulate % accelerator.num_processes:
@@ -45,6 +48,9 @@ def make_trainer(
             f"training.accumulate={settings.accumulate} cannot be shared by "
             f"{accelerator.num_processes} processes; make it a multiple of them."
         )
+    facts = {key: repr(value) for key, value in deciding(recipe).items()}
+    facts |= {f"data set {one.name}": f"{one.fingerprint} {one.content}" for one in data.sets}
+    check_agreement(accelerator, facts | {HELD_OUT: data.held_out_digest})
     with checkpoints_of(recipe) as checkpoints:
         weights = checkpoints.read(with_lora=False)
         encoder = make_encoder(recipe, weights)
@@ -66,6 +72,8 @@ def make_trainer(
     trainer = Trainer(recipe, model, adapters, feed, total, evaluator, vision, accelerator)
     trainer.skipped += left_out
     trainer.data = [[one.name, one.fingerprint] for one in data.sets]
+    trainer.data.append([HELD_OUT, data.held_out_digest])
+    trainer.held_out_by_image = data.grouped
     return trainer
 
 

@@ -1,4 +1,4 @@
-"""What one accumulation step trains on: a row of samples with images, and a row without.
+"""What one accumulation step trains on: a row of samples with images, a row without, or both.
 
 Contract: `Feed[n]` is a pure function of n and the recipe, so a run continues at any step without
 reading what came before it, on any number of processes. It runs in data workers; what cannot be
@@ -8,9 +8,8 @@ trained on comes back as counts, and what must stop the run as a sentence, never
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -22,20 +21,12 @@ from lite.text.template import Template
 from lite.text.tokenizer import Tokenizer
 from qlora.data.conversation import BadRecord, Conversation, ImageRef
 from qlora.data.encode import Sample, encode, prompt_ids
-from qlora.data.opening import IMAGES, TEXT
+from qlora.data.mixture import Mixture
+from qlora.data.opening import IMAGES, TEXT, batches
 from qlora.data.rows import Row, pack
 from qlora.data.weighting import Weighting
 from qlora.recipes.schema import TrainingSettings
 from qlora.training.vision_features import ImageInput, image_input
-
-
-class Stream(Protocol):
-    """An endless sequence of conversations, each with the name of its data set."""
-
-    @property
-    def epoch_length(self) -> int: ...
-
-    def __getitem__(self, position: int) -> tuple[Conversation, str]: ...
 
 
 @dataclass
@@ -87,11 +78,12 @@ class SampleEncoder:
 
 @dataclass
 class RowInput:
-    """A row on its way to the model, with its images and its kind."""
+    """A row on its way to the model, with its images, its kind, and the stream it is from."""
 
     row: Row
     images: list[ImageInput]
     kind: str
+    stream: str
 
 
 @dataclass
@@ -99,7 +91,7 @@ class MicroBatch:
     """One accumulation step.
 
     Attributes:
-        rows: at most one of each kind.
+        rows: at most one of each kind and stream.
         skipped: what was left out, by reason.
         error: a sentence that ends the run, or empty.
     """
@@ -113,23 +105,15 @@ class MicroBatch:
 _MAX_DRAWS = 80
 
 
-def batches(settings: TrainingSettings, kinds: Iterable[str]) -> dict[str, int]:
-    """Samples of each kind in one row, where these kinds are trained."""
-    found = dict.fromkeys(kinds, settings.batch)
-    if len(found) > 1:
-        found[TEXT] = settings.text_batch or settings.batch
-    return found
-
-
 class Feed(Dataset[MicroBatch]):
     """All accumulation steps of a run, by number."""
 
     def __init__(
-        self, streams: dict[str, Stream], encoder: SampleEncoder, settings: TrainingSettings
+        self, streams: dict[str, Mixture], encoder: SampleEncoder, settings: TrainingSettings
     ) -> None:
         """
         Args:
-            streams: by kind, `IMAGES` and `TEXT`; at least one of them.
+            streams: by name, see `qlora.data.opening.Data`; at least one.
             encoder: how samples are made.
             settings: of which the batches are taken.
         """
@@ -138,37 +122,38 @@ class Feed(Dataset[MicroBatch]):
 
     def __getitem__(self, number: int) -> MicroBatch:
         micro = MicroBatch()
-        for kind in self.streams:
-            samples: list[Sample] = []
-            images: list[ImageInput] = []
-            batch = self.batches[kind]
+        for stream, batch in self.batches.items():
+            drawn = []
             for position in range(number * batch, (number + 1) * batch):
                 try:
-                    sample, inputs = self._usable(kind, position, micro.skipped)
+                    drawn.append(self._usable(stream, position, micro.skipped))
                 except (BadInput, OSError) as problem:
                     micro.error = str(self.encoder.refusal(problem))
                     return micro
-                samples.append(sample)
-                images += inputs
-            micro.rows.append(RowInput(self.encoder.row(samples), images, kind))
+            for kind in (IMAGES, TEXT):
+                chosen = [one for one in drawn if bool(one[1]) == (kind == IMAGES)]
+                if chosen:
+                    row = self.encoder.row([sample for sample, _ in chosen])
+                    images = [image for _, images in chosen for image in images]
+                    micro.rows.append(RowInput(row, images, kind, stream))
         return micro
 
     def _usable(
-        self, kind: str, position: int, skipped: Counter[str]
+        self, name: str, position: int, skipped: Counter[str]
     ) -> tuple[Sample, list[ImageInput]]:
         """The sample at a position of a stream or, where it cannot be used, of another epoch.
 
         Raises:
             BadInput, OSError: an image is broken and must not be skipped, or nothing is usable.
         """
-        stream = self.streams[kind]
+        stream = self.streams[name]
         for epoch in range(_MAX_DRAWS):
             try:
                 conversation, source = stream[position + epoch * stream.epoch_length]
                 sample = self.encoder.sample(conversation, source)
                 if not sample.trained:
                     raise BadRecord("nothing to train on within data.max_tokens")
-                if kind == IMAGES and not sample.images:
+                if conversation.images and not sample.images:
                     raise BadRecord("no image within data.max_tokens")
                 return sample, self.encoder.image_inputs(sample.images)
             except BadRecord as problem:

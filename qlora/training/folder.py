@@ -11,10 +11,12 @@ import yaml
 
 from lite.errors import BadInput
 from qlora.recipes.reading import read_recipe
-from qlora.recipes.schema import Recipe, differences
+from qlora.recipes.schema import PAIRED, Recipe, differences
 from qlora.training.checkpoints import write_text_atomically
 
 RECIPE, CHECKPOINTS, ADAPTER = "recipe.yaml", "checkpoints", "adapter"
+# Among the data of a checkpoint: which samples are held out.
+HELD_OUT = "held-out samples"
 
 
 def prepare_folder(recipe: Recipe, resume: bool) -> None:
@@ -31,7 +33,7 @@ def prepare_folder(recipe: Recipe, resume: bool) -> None:
             f"{folder} holds a run already; go on with it by --resume, or give another output."
         )
     if started and written.exists():
-        changed = differences(read_recipe(str(written)), recipe)
+        changed = differences(_started_with(written), recipe)
         if changed:
             raise BadInput(
                 f"The run in {folder} was started with another {', '.join(changed[:3])}; resume it "
@@ -45,3 +47,41 @@ def prepare_folder(recipe: Recipe, resume: bool) -> None:
         raise BadInput(
             f"{folder} cannot be written to ({error.strerror}); give another output."
         ) from None
+
+
+def _started_with(written: Path) -> Recipe:
+    """The recipe of a run; one that says nothing of its mix is of version 0.1, which paired."""
+    recipe = read_recipe(str(written))
+    if "mix" in recipe.data.model_fields_set:
+        return recipe
+    return read_recipe(str(written), [f"data.mix={PAIRED}"])
+
+
+def check_data(
+    data: list[list[str]], started_with: list[list[str]], by_image: bool, folder: Path
+) -> None:
+    """Refuse to go on with data that are not those of a checkpoint.
+
+    Args:
+        data, started_with: name and fingerprint of each data set and of the choice of held-out
+            samples, now and of the checkpoint.
+        by_image: whether records that share an image made a difference to what is held out.
+        folder: of the run.
+
+    Raises:
+        BadInput: they differ.
+    """
+    changed = [one[0] for one in data if one not in started_with]
+    # Checkpoints of version 0.1 do not say what is held out. It was drawn by record.
+    if HELD_OUT not in (one[0] for one in started_with) and not by_image:
+        changed = [name for name in changed if name != HELD_OUT]
+    if changed == [HELD_OUT]:
+        raise BadInput(
+            f"The run in {folder} holds out other samples than this version would, which keeps "
+            f"those of one image together; start it again with another output."
+        )
+    if changed:
+        raise BadInput(
+            f"The data set {changed[0]} is not what the run in {folder} was started with; put its "
+            f"file and images back, or give another output."
+        )

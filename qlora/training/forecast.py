@@ -16,7 +16,6 @@ from qlora.families.models import NAMES, TINY, published_at
 from qlora.plan import Counts, Device, Plan, Settings, Work, make_plan
 from qlora.recipes.model import checkpoints_of, open_tokenizer
 from qlora.recipes.schema import Recipe
-from qlora.training.feed import Stream, batches
 
 # LLaMA's tokenizer makes one token of about four characters of English.
 _CHARACTERS = 4.0
@@ -61,8 +60,8 @@ def _work(recipe: Recipe, progress: Progress) -> Work | None:
         return None
     data = open_data(recipe.lenient(), progress)
     rows = data.steps(recipe.training) * recipe.training.accumulate
-    samples = {kind: rows * n for kind, n in batches(recipe.training, data.streams).items()}
-    with_images = data.streams.get(IMAGES)
+    samples = {kind: round(rows * n) for kind, n in data.drawn(recipe.training).items()}
+    with_images = data.kinds.get(IMAGES)
     return Work(
         image_samples=samples.get(IMAGES, 0),
         text_samples=samples.get(TEXT, 0),
@@ -73,8 +72,8 @@ def _work(recipe: Recipe, progress: Progress) -> Work | None:
 
 
 def _mean_tokens(recipe: Recipe, data: Data, kind: str) -> float:
-    """Mean length of a stream's samples, by their characters: no tokenizer is needed."""
-    stream: Stream | None = data.streams.get(kind)
+    """Mean length of a kind's samples, by their characters: no tokenizer is needed."""
+    stream = data.kinds.get(kind)
     if stream is None:
         return 0.0
     count = min(_LOOKED_AT, stream.epoch_length)

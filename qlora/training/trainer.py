@@ -12,29 +12,30 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lite.errors import BadInput, LiteError
+from lite.errors import LiteError
 from lite.files import replacing_folder
 from qlora.checkpoints.training_facts import TrainingFacts, write_training_facts
 from qlora.checkpoints.writing import write_tensors
+from qlora.data.opening import IMAGES, MIXED, TEXT
 from qlora.data.shuffle import seed_of
 from qlora.model import VisionLanguageModel
 from qlora.model.adapters import load_adapter, save_adapter
 from qlora.recipes.schema import Recipe
 from qlora.training.checkpoints import Checkpoints, step_of
+from qlora.training.engine import by_first, hand_out, peak_memory
 from qlora.training.evaluation import Evaluator
 from qlora.training.feed import Feed, MicroBatch, RowInput
-from qlora.training.folder import ADAPTER, CHECKPOINTS
+from qlora.training.folder import ADAPTER, CHECKPOINTS, check_data
 from qlora.training.log import RunLog
 from qlora.training.optimizer import (
     learning_rate,
@@ -64,7 +65,9 @@ class Trainer:
     Attributes:
         step: finished optimizer steps.
         skipped: samples that were left out in this process, by reason.
-        data: name and fingerprint of each data set; a run goes on with the same ones only.
+        data: name and fingerprint of each data set and of the choice of held-out samples; a run
+            goes on with the same ones only.
+        held_out_by_image: whether an older version would have held out other samples.
     """
 
     def __init__(
@@ -97,8 +100,11 @@ class Trainer:
         self.step = 0
         self.skipped: Counter[str] = Counter()
         self.data: list[list[str]] = []
+        self.held_out_by_image = False
         self._unsaved = False
         model.checkpointing = recipe.training.checkpointing
+        # It is loaded for inference. The vision encoder stays in that mode: it is not trained.
+        adapters.train()
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.parameters: dict[str, nn.Parameter] = trained
         optimizer = make_optimizer(trained, recipe.training)
@@ -109,10 +115,28 @@ class Trainer:
     def resume(self) -> list[str]:
         """Go to the newest sound checkpoint; returns sentences about damaged ones.
 
+        The first process finds and reads it, and hands out step, adapter and optimizer: the others
+        need not see its folder.
+
         Raises:
             LiteError: there are checkpoints, but none is sound.
             BadInput: the data are not those that the run was started with.
         """
+        found = by_first(self.engine, self._newest)
+        if found is None:
+            return []
+        read = self.engine.is_main_process
+        adapter = {n: p.detach() for n, p in self.parameters.items()} if read else None
+        for name, tensor in hand_out(self.engine, adapter).items():
+            with torch.no_grad():
+                self.parameters[name].copy_(tensor)
+        state = load_file(found / OPTIMIZER) if read else None
+        restore_optimizer(self.optimizer, self.parameters, hand_out(self.engine, state))
+        self.step = step_of(found)
+        return list(self.checkpoints.damaged)
+
+    def _newest(self) -> Path | None:
+        """The checkpoint to go on from, with its adapter loaded in this process; or None."""
         found = self.checkpoints.latest()
         if found is None:
             if self.checkpoints.damaged:
@@ -120,22 +144,17 @@ class Trainer:
                     f"No checkpoint in {self.checkpoints.folder} is sound; remove the folder to "
                     f"start again."
                 )
-            return []
+            return None
         started_with = json.loads((found / DATA).read_text(encoding="utf-8"))
-        if changed := [one[0] for one in self.data if one not in started_with]:
-            raise BadInput(
-                f"The data set {changed[0]} is not what the run in {self.folder} was started with; "
-                f"put its file and images back, or give another output."
-            )
+        check_data(self.data, started_with, self.held_out_by_image, self.folder)
         load_adapter(self.adapters, found / ADAPTER)
-        restore_optimizer(self.optimizer, self.parameters, load_file(found / OPTIMIZER))
-        self.step = step_of(found)
-        return list(self.checkpoints.damaged)
+        return found
 
     @property
     def finished(self) -> bool:
         """Whether the last step was done and its adapter is where people look for it."""
-        return self.step >= self.total and (self.folder / ADAPTER).is_dir()
+        published = by_first(self.engine, (self.folder / ADAPTER).is_dir)
+        return self.step >= self.total and published
 
     def run(self) -> None:
         """Train to the last step and write the adapter.
@@ -200,9 +219,7 @@ class Trainer:
         set_learning_rate(self.optimizer, rate)
         torch.manual_seed(seed_of("dropout", settings.seed, self.step, self.engine.process_index))
         rows = [row for micro in micros for row in micro.rows]
-        losses = self._accumulate(rows)
-        mean = sum(losses.values()) / len(losses)
-        values = {"loss": mean, **losses, "grad_norm": self._clipped_norm()}
+        values = {**self._accumulate(rows), "grad_norm": self._clipped_norm()}
         if not all(math.isfinite(value) for value in values.values()):
             raise LiteError(
                 f"The loss or its gradient is no longer a number at step {self.step + 1} (learning "
@@ -218,31 +235,43 @@ class Trainer:
         self.step += 1
 
     def _accumulate(self, rows: list[RowInput]) -> dict[str, float]:
-        """Gradients of one step's rows; returns the mean loss of each kind.
+        """Gradients of one step's rows; returns the mean loss, and that of each kind.
 
-        The objective is the sum of these means, as in the original, which adds a batch with images
-        and one without.
+        The objective is the sum of the streams' means. Of paired streams there are two, as in the
+        original, which adds a batch with images and one without; a mixed one has a mean over all.
         """
-        kinds = list(self.feed.streams)
-        counts = self._sums([self._count(rows, kind) for kind in kinds])
+        streams = list(self.feed.streams)
+        counts = self._sums([self._count(r for r in rows if r.stream == s) for s in streams])
         # The engine averages gradients over the processes; the counts are those of all of them.
         world = self.engine.num_processes
-        scale = {kind: world / count for kind, count in zip(kinds, counts, strict=True)}
-        losses = dict.fromkeys(kinds, 0.0)
+        scale = {stream: world / count for stream, count in zip(streams, counts, strict=True)}
+        losses = dict.fromkeys(streams, 0.0)
+        by_kind = dict.fromkeys((IMAGES, TEXT), 0.0)
         for number, one in enumerate(rows, 1):
             visual = self.vision.encode(one.images)
             # Averaged once, after the last row.
             last = number == len(rows)
             with nullcontext() if last else self.engine.no_sync(self.engine_module):
-                loss = self.engine_module(one.row, visual) * scale[one.kind]
+                loss = self.engine_module(one.row, visual) * scale[one.stream]
                 self.engine.backward(loss)
-            losses[one.kind] += float(loss.detach()) / world
-        return dict(zip(kinds, self._sums([losses[kind] for kind in kinds]), strict=True))
+            losses[one.stream] += float(loss.detach()) / world
+            by_kind[one.kind] += float(loss.detach()) / scale[one.stream]
+        means = dict(zip(streams, self._sums([losses[s] for s in streams]), strict=True))
+        loss_of_step = sum(means.values()) / len(means)
+        if MIXED in means:
+            means = self._means_by_kind(rows, by_kind)
+        return {"loss": loss_of_step, **means}
 
-    def _count(self, rows: list[RowInput], kind: str) -> float:
-        """What the losses of one kind are averaged over."""
-        count = self.feed.encoder.weighting.count
-        return float(sum(count(one.row) for one in rows if one.kind == kind))
+    def _means_by_kind(self, rows: list[RowInput], totals: dict[str, float]) -> dict[str, float]:
+        """Of the kinds that this step has."""
+        sums = self._sums(list(totals.values()))
+        counts = self._sums([self._count(r for r in rows if r.kind == kind) for kind in totals])
+        found = zip(totals, sums, counts, strict=True)
+        return {kind: total / count for kind, total, count in found if count}
+
+    def _count(self, rows: Iterable[RowInput]) -> float:
+        """What the losses of rows are averaged over."""
+        return float(sum(self.feed.encoder.weighting.count(one.row) for one in rows))
 
     def _clipped_norm(self) -> float:
         norm = self.engine.clip_grad_norm_([*self.parameters.values()], self.recipe.training.clip)
@@ -305,11 +334,3 @@ class Trainer:
         assert found is not None
         with replacing_folder(self.folder / ADAPTER) as partial:
             shutil.copytree(found / ADAPTER, partial, dirs_exist_ok=True)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the peak of the GPU's allocator, or what this process holds on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    info = psutil.Process().memory_info()
-    return getattr(info, "peak_wset", info.rss)  # only Windows knows the peak here

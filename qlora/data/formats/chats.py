@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from typing import Any
 
 from qlora.data.conversation import BadRecord, Conversation
-from qlora.data.formats.dialogue import ASSISTANT, USER, ImagePart, Message, converse, role
-from qlora.data.formats.reader import NO_ANSWER, Reader
+from qlora.data.formats.dialogue import (
+    ASSISTANT,
+    USER,
+    ImagePart,
+    Message,
+    converse,
+    place_images,
+    role,
+)
+from qlora.data.formats.image_keys import images_of
+from qlora.data.formats.reader import IMAGE_IN_ANSWER, NO_ANSWER, Reader
+from qlora.data.formats.weights import message_weight, record_weight
 
 _LISTS = ("conversations", "conversation", "items")
 _NAMES = (("from", "value"), ("role", "content"), ("user", "text"))
@@ -18,16 +29,16 @@ class Llava(Reader):
     """LLaVA-Instruct and its relatives: `conversations` about an `image`, a list, or none."""
 
     name = "llava"
+    texts = frozenset((*_LISTS, "system"))
 
     @classmethod
     def matches(cls, record: dict[str, Any]) -> bool:
         return _dialogue(record) is not None and any(key in record for key in _IMAGES)
 
     def read(self, record: dict[str, Any], id: str, random: random.Random) -> Conversation:
-        messages = [_message(one) for one in _dialogue(record) or ()]
-        if "video" in record:
-            raise BadRecord("video")
-        return converse(id, messages, _images(record), self.image, self.repairs)
+        weight = record_weight(record)
+        messages = [_message(one, weight) for one in _dialogue(record) or ()]
+        return converse(id, messages, images_of(record, self.texts), self.image, self.repairs)
 
 
 class ShareGpt(Llava):
@@ -44,6 +55,7 @@ class Messages(Reader):
     """`messages` as OpenAI's API has them, with an `images` column or images in the content."""
 
     name = "messages"
+    texts = frozenset(("messages",))
 
     @classmethod
     def matches(cls, record: dict[str, Any]) -> bool:
@@ -53,10 +65,14 @@ class Messages(Reader):
         given = record.get("messages")
         if not _filled(given):
             raise BadRecord(NO_ANSWER)
+        weight = record_weight(record)
         messages = [
-            Message(role(one.get("role")), _content(one.get("content"))) for one in given or ()
+            _with_own_images(
+                role(one.get("role")), _content(one.get("content")), one, ("content",), weight
+            )
+            for one in given or ()
         ]
-        return converse(id, messages, _images(record), self.image, self.repairs)
+        return converse(id, messages, images_of(record, self.texts), self.image, self.repairs)
 
 
 class Baize(Reader):
@@ -66,6 +82,7 @@ class Baize(Reader):
     """
 
     name = "baize"
+    texts = frozenset(("topic", "input"))
 
     @classmethod
     def matches(cls, record: dict[str, Any]) -> bool:
@@ -83,7 +100,7 @@ class Baize(Reader):
             messages.append(Message(USER, (asked.strip(),)))
             if mark:
                 messages.append(Message(ASSISTANT, (answered.strip(),)))
-        return converse(id, messages, (), self.image, self.repairs)
+        return converse(id, messages, images_of(record, self.texts), self.image, self.repairs)
 
 
 def _filled(value: Any) -> bool:
@@ -98,20 +115,31 @@ def _dialogue(record: dict[str, Any]) -> list[dict[str, Any]] | None:
     return None
 
 
-def _message(one: dict[str, Any]) -> Message:
+def _with_own_images(
+    role: str,
+    parts: tuple[str | ImagePart, ...],
+    message: dict[str, Any],
+    texts: Collection[str],
+    weight: float,
+) -> Message:
+    """A message with its weight, and with the images that it lists beside its text."""
+    if role == ASSISTANT:
+        weight *= message_weight(message)
+    made = Message(role, parts, weight)
+    listed = images_of(message, texts)
+    if listed and role != USER:
+        raise BadRecord(IMAGE_IN_ANSWER)
+    return place_images([made], listed)[0] if listed else made
+
+
+def _message(one: dict[str, Any], weight: float) -> Message:
     for who, what in _NAMES:
         if who in one and what in one:
             text = one[what]
             if text is not None and not isinstance(text, str):
                 raise BadRecord(f"{what} that is no text")
-            return Message(role(one[who]), (text or "",))
+            return _with_own_images(role(one[who]), (text or "",), one, (who, what), weight)
     raise BadRecord("message without role or text")
-
-
-def _images(record: dict[str, Any]) -> list[Any]:
-    """What the record lists, whether one or several."""
-    found: Any = next((record[key] for key in _IMAGES if record.get(key)), [])
-    return list(found) if isinstance(found, (list, tuple)) else [found]
 
 
 def _content(content: Any) -> tuple[str | ImagePart, ...]:
@@ -120,18 +148,24 @@ def _content(content: Any) -> tuple[str | ImagePart, ...]:
         return (content or "",)
     if not isinstance(content, list):
         raise BadRecord("content that is no text")
-    return tuple(_part(part) for part in content)
+    return tuple(made for part in content for made in _parts(part))
 
 
-def _part(part: Any) -> str | ImagePart:
+def _parts(part: Any) -> tuple[str | ImagePart, ...]:
     if isinstance(part, str):
-        return part
+        return (part,)
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
-        return part["text"]
+        # An image beside the text of one part stands before it.
+        images = images_of(part, ("text", "type"))
+        return (*(ImagePart(image) for image in images), part["text"])
     # In parquet all parts have all keys, so a null says that there is none.
     if kind == "image":
-        return ImagePart(next((part[k] for k in ("image", "path", "url") if part.get(k)), None))
+        given = next((part[k] for k in ("image", "path", "url") if part.get(k)), None)
+        # Without one it is the next of the record's list, unless it stands under another key.
+        if given is None and (listed := images_of(part, ("type",))):
+            return tuple(ImagePart(image) for image in listed)
+        return (ImagePart(given),)
     if kind == "image_url" and part.get("image_url"):
-        return ImagePart(part["image_url"])
+        return (ImagePart(part["image_url"]),)
     raise BadRecord("content of an unknown type")

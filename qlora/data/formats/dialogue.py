@@ -11,11 +11,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qlora.data.conversation import BadRecord, Conversation, Exchange, ImageRef
-from qlora.data.formats.reader import EMPTY_ANSWER, EMPTY_QUESTION, NO_ANSWER
+from qlora.data.formats.image_keys import MARKER
+from qlora.data.formats.reader import (
+    EMPTY_ANSWER,
+    EMPTY_QUESTION,
+    IMAGE_IN_ANSWER,
+    MORE_MARKERS,
+    NO_ANSWER,
+)
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 # Results of tools are given to the model, calls of tools are its own.
@@ -41,10 +48,15 @@ class ImagePart:
 
 @dataclass(frozen=True)
 class Message:
-    """A message: texts and images in their order."""
+    """A message: texts and images in their order, and of an answer how much its loss counts."""
 
     role: str
     parts: tuple[str | ImagePart, ...]
+    weight: float = 1.0
+
+    @property
+    def text(self) -> str:
+        return "\n".join(part for part in self.parts if isinstance(part, str)).strip()
 
 
 @dataclass
@@ -52,6 +64,7 @@ class _Turn:
     """Neighbouring messages of one role."""
 
     role: str
+    weight: float
     texts: list[str] = field(default_factory=list)
     images: list[ImageRef] = field(default_factory=list)
 
@@ -80,16 +93,15 @@ def converse(
         id: of the record.
         messages: as stored.
         listed: the record's own images; `<image>` markers in questions and `ImagePart()` stand for
-            them in order, and without any they go before the first question. With none listed,
-            `<image>` is a text like any other.
+            them in order, and without any they go before the first question.
         image: resolves an image.
         repairs: counts messages at the ends that had to be dropped.
 
     Raises:
         BadRecord: an answer or question is empty, none is left, or images and markers differ.
     """
-    placed = _place(messages, listed)
-    system = "\n".join(_joined(m) for m in placed if m.role == SYSTEM).strip()
+    placed = place_images(messages, listed)
+    system = "\n".join(m.text for m in placed if m.role == SYSTEM).strip()
     turns = _merge([m for m in placed if m.role != SYSTEM], image)
     if not any(turn.role == ASSISTANT for turn in turns):
         raise BadRecord(NO_ANSWER)
@@ -111,7 +123,8 @@ def _exchange(asked: _Turn, answered: _Turn) -> Exchange:
         raise BadRecord(EMPTY_ANSWER)
     if not asked.text and not asked.images:
         raise BadRecord(EMPTY_QUESTION)
-    return Exchange(asked.text, answered.text, images=tuple(asked.images))
+    images = tuple(asked.images)
+    return Exchange(asked.text, answered.text, images=images, weight=answered.weight)
 
 
 def _merge(messages: Sequence[Message], image: Callable[[Any], ImageRef]) -> list[_Turn]:
@@ -119,26 +132,28 @@ def _merge(messages: Sequence[Message], image: Callable[[Any], ImageRef]) -> lis
     turns: list[_Turn] = []
     for message in messages:
         if not turns or turns[-1].role != message.role:
-            turns.append(_Turn(message.role))
-        if text := _joined(message):
-            turns[-1].texts.append(text)
+            turns.append(_Turn(message.role, message.weight))
+        elif message.role == ASSISTANT and turns[-1].weight != message.weight:
+            raise BadRecord("answers in a row with different weights")
+        if message.text:
+            turns[-1].texts.append(message.text)
         for part in message.parts:
             if isinstance(part, ImagePart):
                 if message.role != USER:
-                    raise BadRecord("image in an answer")
+                    raise BadRecord(IMAGE_IN_ANSWER)
                 turns[-1].images.append(image(part.source))
     return turns
 
 
-def _joined(message: Message) -> str:
-    return "\n".join(part for part in message.parts if isinstance(part, str)).strip()
+def place_images(messages: Sequence[Message], listed: Sequence[Any]) -> list[Message]:
+    """The messages, with each of the listed images where its marker stands.
 
-
-def _place(messages: Sequence[Message], listed: Sequence[Any]) -> list[Message]:
-    """The messages, with each of the record's images where its marker stands."""
+    Raises:
+        BadRecord: images and markers differ in number, or no question can show the images.
+    """
     if not listed:
         if any(part == ImagePart() for message in messages for part in message.parts):
-            raise BadRecord("more image markers than images")
+            raise BadRecord(MORE_MARKERS)
         return list(messages)
     slots = sum(part == ImagePart() for message in messages for part in message.parts)
     marked = slots
@@ -148,10 +163,12 @@ def _place(messages: Sequence[Message], listed: Sequence[Any]) -> list[Message]:
     if not marked:
         return _before_first_question(messages, listed)
     if marked != len(listed):
-        raise BadRecord(f"{'more' if marked > len(listed) else 'fewer'} image markers than images")
+        raise BadRecord(MORE_MARKERS if marked > len(listed) else "fewer image markers than images")
     waiting = iter(listed)
     return [
-        Message(m.role, tuple(ImagePart(next(waiting)) if p == ImagePart() else p for p in m.parts))
+        replace(
+            m, parts=tuple(ImagePart(next(waiting)) if p == ImagePart() else p for p in m.parts)
+        )
         for m in messages
     ]
 
@@ -162,7 +179,7 @@ def _before_first_question(messages: Sequence[Message], listed: Sequence[Any]) -
     if first is None:
         raise BadRecord(EMPTY_QUESTION)
     images = tuple(ImagePart(source) for source in listed)
-    found[first] = Message(USER, (*images, *found[first].parts))
+    found[first] = replace(found[first], parts=(*images, *found[first].parts))
     return found
 
 
@@ -173,10 +190,10 @@ def _unmark(message: Message) -> Message:
     parts: list[str | ImagePart] = []
     for part in message.parts:
         if isinstance(part, str):
-            parts += [ImagePart()] * part.count("<image>")
+            parts += [ImagePart()] * part.count(MARKER)
             part = _MARKER.sub(_gap, part)
         parts.append(part)
-    return Message(USER, tuple(parts))
+    return replace(message, parts=tuple(parts))
 
 
 def _gap(marker: re.Match[str]) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from lite.errors import BadInput
 from qlora.data.conversation import BadRecord, Conversation, Exchange, ImageRef
+from qlora.data.formats.image_keys import check_other_keys
 from qlora.data.formats.pools import CAPTION, WHY
 from qlora.data.formats.reader import (
     EMPTY_ANSWER,
@@ -30,6 +31,7 @@ class MiniGpt4(Reader):
     """MiniGPT-4's second stage, `filter_cap.json`: `annotations` of `image_id` and `caption`."""
 
     name = "minigpt4"
+    texts = frozenset(("caption",))
 
     @classmethod
     def matches(cls, record: dict[str, Any]) -> bool:
@@ -45,10 +47,9 @@ class MiniGpt4(Reader):
         number = record.get("image_id")
         if not isinstance(number, (str, int)):
             raise BadRecord("no image_id")
-        caption = text(record, "caption")
-        return _about(
-            str(number), self.image(f"image/{number}.jpg"), random.choice(CAPTION), caption
-        )
+        path, caption = f"image/{number}.jpg", text(record, "caption")
+        check_other_keys(record, [path], self.texts)
+        return _about(str(number), self.image(path), random.choice(CAPTION), caption)
 
 
 class Coco(Reader):
@@ -59,6 +60,7 @@ class Coco(Reader):
     """
 
     name = "coco"
+    texts = frozenset(("caption",))
 
     @classmethod
     def matches(cls, record: dict[str, Any]) -> bool:
@@ -82,6 +84,7 @@ class Coco(Reader):
             raise BadRecord(EMPTY_ANSWER)
         answer, question = random.choice(captions), random.choice(CAPTION)
         name = str(record.get("image_id") or id)
+        check_other_keys(record, [record.get("image")], self.texts)
         return _about(name, self.image(record.get("image")), question, answer)
 
 
@@ -115,6 +118,7 @@ class AOkVqa(Reader):
     """
 
     name = "aokvqa"
+    texts = frozenset(("question", "choices", "rationales", "direct_answers"))
 
     @classmethod
     def matches(cls, record: dict[str, Any]) -> bool:
@@ -134,12 +138,14 @@ class AOkVqa(Reader):
         return _about(id, self._picture(record), asked, answer)
 
     def _picture(self, record: dict[str, Any]) -> ImageRef:
-        if record.get("image"):
-            return self.image(record["image"])
-        number = record.get("image_id")
-        if not isinstance(number, int):
-            raise BadRecord("no image_id")
-        return self.image(f"{record.get('split', 'train')}2017/{number:012d}.jpg")
+        image = record.get("image")
+        if not image:
+            number = record.get("image_id")
+            if not isinstance(number, int):
+                raise BadRecord("no image_id")
+            image = f"{record.get('split', 'train')}2017/{number:012d}.jpg"
+        check_other_keys(record, [image], self.texts)
+        return self.image(image)
 
 
 class OcrVqa(Reader):
@@ -151,6 +157,7 @@ class OcrVqa(Reader):
     """
 
     name = "ocr_vqa"
+    texts = frozenset(("questions", "answers", "title", "genre", "authorName"))
 
     @classmethod
     def matches(cls, record: dict[str, Any]) -> bool:
@@ -189,8 +196,9 @@ class OcrVqa(Reader):
         ]
         if not pairs:
             raise BadRecord(EMPTY_ANSWER)
-        image = self.image(record.get("filename") or record.get("image"))
-        return _about(id, image, *random.choice(pairs))
+        image = record.get("filename") or record.get("image")
+        check_other_keys(record, [image], self.texts)
+        return _about(id, self.image(image), *random.choice(pairs))
 
 
 def _extension(url: Any) -> str:

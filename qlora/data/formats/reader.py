@@ -17,10 +17,12 @@ from typing import Any, ClassVar
 
 from lite.errors import BadInput
 from qlora.data.conversation import BadRecord, Conversation, ImageRef
+from qlora.data.formats.image_keys import has_marker, looks_like_image, stands_for_image
 from qlora.data.images import ImageRoot, MissingImage
 from qlora.data.records import Records
 
 NO_ANSWER, EMPTY_ANSWER, EMPTY_QUESTION = "no answer", "empty answer", "empty question"
+MORE_MARKERS, IMAGE_IN_ANSWER = "more image markers than images", "image in an answer"
 
 
 class Reader(ABC):
@@ -28,6 +30,7 @@ class Reader(ABC):
 
     Attributes:
         name: of the format.
+        texts: keys of a record whose values are read as text.
         path: the file.
         records: what the file holds.
         images: where its images are.
@@ -36,6 +39,7 @@ class Reader(ABC):
     """
 
     name: ClassVar[str]
+    texts: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, source: Records | dict[str, Any], images: ImageRoot, path: Path) -> None:
         self.path, self.images = path, images
@@ -88,7 +92,29 @@ class Reader(ABC):
         record = self.records[index]
         if not isinstance(record, dict):
             raise BadRecord("not an object")
-        return self.read(record, self.id(index, record), random)
+        conversation = self.read(record, self.id(index, record), random)
+        self._check_texts(conversation, record)
+        return conversation
+
+    def _check_texts(self, conversation: Conversation, record: dict[str, Any]) -> None:
+        """Refuse markers that stand for no image, and count what is read as text.
+
+        Raises:
+            BadRecord: a question or an answer has such a marker, or no answer is to be trained.
+        """
+        asked = [conversation.system or ""]
+        asked += [text for one in conversation.exchanges for text in (one.question, one.context)]
+        answers = [one.answer for one in conversation.exchanges]
+        if any(map(stands_for_image, asked)):
+            raise BadRecord(MORE_MARKERS)
+        if any(map(stands_for_image, answers)):
+            raise BadRecord(IMAGE_IN_ANSWER)
+        if not any(one.trained for one in conversation.exchanges):
+            raise BadRecord("no answer that is to be trained")
+        if any(map(has_marker, (*asked, *answers))):
+            self.repairs["image marker within a sentence read as text"] += 1
+        if any(looks_like_image(record.get(key)) for key in self.texts):
+            self.repairs["text that is the name of an image read as text"] += 1
 
     def id(self, index: int, record: Any = None) -> str:
         """What to call a record in messages."""

@@ -13,7 +13,7 @@ from qlora.data.audit import Audit, audit
 from qlora.data.audit_report import bars, render
 from qlora.data.conversation import BadRecord, Conversation, Exchange, ImageRef
 from qlora.data.lengths import BIN_NAMES, BINS, Lengths, count_words
-from qlora.data.mixture import Mixture
+from qlora.data.mixture import MixReport, Mixture
 from tests.qlora.data.small import PICTURE, SmallSet, damaged_image, fixture_tokenizer, say, words
 
 TOKENIZER = fixture_tokenizer()
@@ -79,7 +79,7 @@ def test_tokens_are_those_of_the_model() -> None:
 
 
 def test_only_trained_answers_count() -> None:
-    given = (Exchange("a", "no", trained=False), Exchange("b", "a longer answer"))
+    given = (Exchange("a", "no", weight=0), Exchange("b", "a longer answer"))
     found = looked(SmallSet("a", [Conversation("x", given)]))
     assert found.sets[0].answers == 1
     assert distribution(found).one_word == 0
@@ -153,7 +153,7 @@ def test_broken_images_are_found_by_decoding(tmp_path: Path) -> None:
     ]
     records[2] = Conversation("again", (Exchange("why?", words(20), images=(bad,)),))
     found = looked(SmallSet("a", records))
-    assert sorted(name for name, _ in found.sets[0].broken) == ["gone.png", "damaged.png"]
+    assert sorted(name for name, _ in found.sets[0].broken) == ["damaged.png", "gone.png"]
     assert found.sets[0].images == 3
     assert "2 of 3 images in a cannot be decoded" in found.warnings[0]
 
@@ -186,6 +186,20 @@ def test_a_limit_draws_records_evenly_and_reports_each() -> None:
     assert len(set(chosen.asked)) == 200
     assert seen == [("a", i + 1, 200) for i in range(200)]
     assert abs(distribution(found).words[1] - 50) < 12
+
+
+def test_what_is_not_trained_and_what_the_mix_does_is_told() -> None:
+    given = (Exchange("a", words(9), weight=0), Exchange("b", words(9)))
+    streams = {"text": Mixture([SmallSet("a", [Conversation("x", given)]).all], 0, "text")}
+    mix = MixReport("Mix paired: so and so.", "data.mix=paired repeats.")
+    found = audit(streams, TOKENIZER, repairs={"a": {"marker read as text": 2}, "b": {}}, mix=mix)
+    assert (found.sets[0].answers, found.sets[0].context_only) == (1, 1)
+    assert found.warnings == ["data.mix=paired repeats."]
+    assert found.to_json()["repairs"] == {"a": {"marker read as text": 2}}
+    shown = printed(found)
+    assert "In a: 2 marker read as text." in shown
+    assert "a: 1 answers are marked not to be trained." in shown
+    assert "Mix paired: so and so." in shown
 
 
 def test_the_report_shows_sets_histograms_and_warnings() -> None:

@@ -87,7 +87,7 @@ def test_every_answer_of_a_dialogue_is_trained() -> None:
 
 
 def test_an_exchange_that_is_context_only_is_read_and_not_trained() -> None:
-    first, second = Exchange("a?", "red", trained=False), Exchange("b?", "blue")
+    first, second = Exchange("a?", "red", weight=0), Exchange("b?", "blue")
     sample = sample_of(Conversation("x", (first, second)))
     assert predicted(sample) == [*answer_ids("blue"), TOKENIZER.eos]
     assert "red" in TOKENIZER.decode(sample.ids.tolist())

@@ -1,6 +1,7 @@
 """Image references find their file below the root, and nothing outside it."""
 
 import pickle
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,23 @@ def test_a_reference_may_climb_within_the_data_root(tmp_path: Path) -> None:
 def test_a_copy_finds_the_same(tmp_path: Path) -> None:
     root = pictures(tmp_path, "a.jpg")
     assert pickle.loads(pickle.dumps(root)).find("a.jpg") == root.find("a.jpg")
+
+
+@pytest.mark.parametrize(("stored", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_are_found_composed_or_decomposed(tmp_path: Path, stored: str, asked: str) -> None:
+    name = "Bücher/Café été.jpg"
+    root = pictures(tmp_path, unicodedata.normalize(stored, name))
+    found = root.find(unicodedata.normalize(asked, name))
+    assert found.read() == b"picture"
+    # Another extension, and a folder less, are found in the other spelling too.
+    assert root.find(unicodedata.normalize(asked, "x/Bücher/Café été.png")).read() == b"picture"
+    with pytest.raises(MissingImage):
+        root.find(unicodedata.normalize(asked, "Bücher/Cafe été.jpg"))
+
+
+def test_a_missing_image_tells_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(MissingImage) as error:
+        pictures(tmp_path, "a.jpg").find("x\\b.jpg")
+    assert error.value.looked_for == f"{tmp_path.resolve()}/x/b.jpg"
+    copy = pickle.loads(pickle.dumps(error.value))
+    assert (copy.reference, copy.looked_for) == ("x\\b.jpg", error.value.looked_for)

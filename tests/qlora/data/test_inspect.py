@@ -107,6 +107,16 @@ def test_the_headline_says_what_did_not_fit() -> None:
     assert "nothing to train on" in headline(sample_of(talk, 5))
 
 
+def test_an_answer_that_is_only_context_is_shown_as_such() -> None:
+    answers = (Exchange("a?", "red", weight=0), Exchange("b?", "blue"))
+    sample = sample_of(Conversation("x", answers))
+    shown = plain(sample, TOKENIZER)
+    assert f"{OPEN}blue{END}{CLOSE}" in shown
+    assert "red" in shown
+    assert f"{OPEN}red" not in shown
+    assert "answers marked not to be trained: 1" in headline(sample)
+
+
 def test_a_terminal_gets_colours_and_a_file_brackets() -> None:
     samples = [sample_of(say("[bold]what?[/bold]", "two dogs", images=1))] * 2
 

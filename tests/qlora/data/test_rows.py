@@ -1,6 +1,7 @@
 """Packing: one row gives each sample what it would get alone."""
 
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from lite.bundle.injection import Injection
 from lite.text.template import MMGPT
-from qlora.data.conversation import Conversation
+from qlora.data.conversation import Conversation, Exchange
 from qlora.data.encode import IGNORE, Sample, encode
 from qlora.data.rows import Row, pack
 from qlora.data.weighting import Weighting
@@ -130,3 +131,17 @@ def test_samples_with_and_without_images_do_not_share_a_row() -> None:
         packed(samples_of([TALKS[0], TEXTS[0]]))
     with pytest.raises(ValueError, match="not 'mean'"):
         packed(samples_of(TEXTS), unit="mean")
+
+
+def test_what_a_record_makes_an_answer_count_multiplies_its_weights() -> None:
+    answers = (Exchange("a?", "one", weight=0), Exchange("b?", "two three", weight=0.5))
+    (sample,) = samples_of([Conversation("x", answers)])
+    (plain,) = samples_of([Conversation("x", tuple(replace(one, weight=1) for one in answers))])
+    half = packed([sample]).weights
+    trained = sample.targets != IGNORE
+    # The first answer is context; the second gives half of its mean.
+    assert trained.sum() < (plain.targets != IGNORE).sum()
+    assert half.sum().item() == pytest.approx(0.5)
+    assert packed([sample], unit="token").weights.sum().item() == pytest.approx(trained.sum() / 2)
+    assert Weighting("sample").count(packed([sample])) == 1
+    assert Weighting("token").count(packed([sample])) == trained.sum()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from lite.errors import BadInput, LiteError
 from qlora.checkpoints.lora import read_lora
+from qlora.training.folder import HELD_OUT, check_data, prepare_folder
 from qlora.training.log import read_log
 from qlora.training.trainer import Trainer
 from tests.qlora.training.runs import (
@@ -236,6 +237,75 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(whole: Path) -> None:
     with pytest.raises(BadInput) as error:
         train(small(whole, "training.seed=7"), resume=True)
     check_one_sentence(error, whole, "training.seed")
+
+
+OLD = [["a", "1"], ["b", "2"]]
+NOW = [*OLD, [HELD_OUT, "3"]]
+
+
+@pytest.mark.parametrize(
+    ("started_with", "by_image", "named"),
+    [
+        (NOW, True, ""),
+        (OLD, False, ""),  # of version 0.1, with nothing that it would have held out otherwise
+        (OLD, True, "holds out other samples"),
+        ([*OLD, [HELD_OUT, "4"]], False, "holds out other samples"),
+        ([["a", "1"], ["b", "7"], [HELD_OUT, "3"]], False, "data set b"),
+        ([["b", "2"]], False, "data set a"),
+    ],
+)
+def test_data_are_compared_with_those_of_the_checkpoint(
+    tmp_path: Path, started_with: list[list[str]], by_image: bool, named: str
+) -> None:
+    if not named:
+        check_data(NOW, started_with, by_image, tmp_path)
+        return
+    with pytest.raises(BadInput) as error:
+        check_data(NOW, started_with, by_image, tmp_path)
+    check_one_sentence(error, named, tmp_path, "another output")
+
+
+def test_a_run_of_version_0_1_was_paired(tmp_path: Path) -> None:
+    recipe = small(tmp_path / "run")
+    prepare_folder(recipe, resume=False)
+    written = tmp_path / "run" / "recipe.yaml"
+    lines = written.read_text().splitlines(keepends=True)
+    written.write_text("".join(line for line in lines if "mix:" not in line))
+    (tmp_path / "run" / "checkpoints").mkdir()
+    old = written.read_text()
+    prepare_folder(recipe, resume=True)
+    written.write_text(old)
+    with pytest.raises(BadInput) as error:
+        prepare_folder(small(tmp_path / "run", "data.mix=proportional"), resume=True)
+    check_one_sentence(error, "data.mix")
+
+
+def test_mixed_in_proportion_the_loss_is_the_mean_over_all_samples(tmp_path: Path) -> None:
+    from qlora.data.opening import IMAGES, MIXED, open_data
+    from qlora.training.assembly import make_trainer
+    from qlora.training.engine import make_accelerator
+
+    settings = ("data.mix=proportional", "training.batch=4", "training.steps=4")
+    recipe = small(tmp_path / "run", *settings, "evaluation.answers=0")
+    prepare_folder(recipe, resume=False)
+    trainer = make_trainer(recipe, open_data(recipe), make_accelerator(), lambda *_: None)
+    # What is trained is in that mode from the first step on; what only reads images never is.
+    assert all(module.training for module in trainer.adapters.modules())
+    assert not any(module.training for module in trainer.model.vision_encoder.modules())
+    assert [*trainer.feed.streams] == [MIXED]
+    trainer.run()
+    records = [one for one in read_log(tmp_path / "run" / "log.jsonl") if "loss" in one]
+    assert len(records) == 4
+    kinds = set()
+    for number, record in enumerate(records):
+        counts = {one.kind: one.row.samples for one in trainer.feed[number].rows}
+        assert sum(counts.values()) == 4
+        assert {*counts} == {*record} & {"images", "text"}
+        mean = sum(record[kind] * count for kind, count in counts.items()) / 4
+        assert record["loss"] == pytest.approx(mean)
+        kinds |= {*counts}
+    assert IMAGES in kinds
+    assert len(kinds) == 2
 
 
 def test_a_run_goes_on_with_its_own_data_only(whole: Path, tmp_path: Path) -> None:
