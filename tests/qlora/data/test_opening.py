@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.one_sentence import check_one_sentence
 
 from lite.errors import BadInput
 from qlora.data.opening import IMAGES, MIXED, TEXT, Data, open_data
 from qlora.recipes.reading import read_recipe
 from qlora.recipes.schema import Recipe
-from tests.one_sentence import check_one_sentence
 from tests.qlora.data.files import pictures, save
 
 
