@@ -184,16 +184,14 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
 def test_ctrl_c_keeps_what_was_trained(tmp_path: Path) -> None:
     settings = [*SHORT, "training.steps=100000", f"output={tmp_path / 'run'}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*COMMAND, "tiny", *settings], stderr=subprocess.PIPE, text=True, env=environment
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("step 1 "):
-            break
-    process.send_signal(signal.SIGINT)
-    said = process.stderr.read()
-    assert process.wait() == 130
+    line = [*COMMAND, "tiny", *settings]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("step 1 "):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
     assert "--resume" in said
     assert "Traceback" not in said
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))

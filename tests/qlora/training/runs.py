@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,22 @@ def run_to_end(recipe: Recipe, resume: bool = False, largest_file: int = 0) -> A
 
 def _child(values: dict[str, Any], resume: bool, largest_file: int) -> None:
     train(Recipe.model_validate(values), resume, largest_file)
+
+
+def train_as_rank(recipe: Path, rank: int, processes: int, port: int) -> None:
+    """Be one of the processes that torchrun would start for `qlora-train`."""
+    from qlora.commands.train import command
+
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(processes),
+        LOCAL_WORLD_SIZE=str(processes),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        ACCELERATE_USE_CPU="true",
+    )
+    command.main([str(recipe)])
 
 
 def adapter_bytes(output: Path) -> bytes:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,12 +23,14 @@ from qlora.checkpoints.lora import read_lora
 from qlora.training.folder import HELD_OUT, check_data, prepare_folder
 from qlora.training.log import read_log
 from qlora.training.trainer import Trainer
+from tests.processes import PROCESSES
 from tests.qlora.training.runs import (
     adapter_bytes,
     log_text,
     run_to_end,
     small,
     train,
+    train_as_rank,
     train_in_process,
 )
 from tests.refusals import check_one_sentence
@@ -350,24 +357,39 @@ def test_the_base_is_the_same_after_training(tmp_path: Path) -> None:
         assert after[name].grad is None
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    """By torchrun over gloo: the same steps, each process with half of the accumulation."""
-    import os
-    import subprocess
-    import sys
+def by_torchrun(recipe: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    command += ["-m", "qlora.commands.train", str(recipe)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-3000:]
 
+
+def by_fork(recipe: Path) -> None:
+    """What torchrun starts, without its waiting for three times the imports."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        PROCESSES.Process(target=train_as_rank, args=(recipe, rank, 2, port)) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("launch", [by_fork, pytest.param(by_torchrun, marks=pytest.mark.slow)])
+def test_two_processes_train_as_one(tmp_path: Path, launch: Callable[[Path], None]) -> None:
+    """Over gloo: the same steps, each process with half of the accumulation."""
     settings = ["training.accumulate=4", "training.steps=4", "adapter.dropout=0"]
     train(small(tmp_path / "one", *settings))
     recipe = small(tmp_path / "two", *settings)
     path = tmp_path / "recipe.json"  # JSON is YAML
     path.write_text(json.dumps(recipe.model_dump()))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    command += ["-m", "qlora.commands.train", str(path)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch(path)
     for name in ("loss", "images", "text", "grad_norm"):
         one, two = losses(tmp_path / "one", name), losses(tmp_path / "two", name)
         assert len(one) == 4
