@@ -384,7 +384,7 @@ def by_fork(recipe: Path) -> None:
 @pytest.mark.parametrize("launch", [by_fork, pytest.param(by_torchrun, marks=pytest.mark.slow)])
 def test_two_processes_train_as_one(tmp_path: Path, launch: Callable[[Path], None]) -> None:
     """Over gloo: the same steps, each process with half of the accumulation."""
-    settings = ["training.accumulate=4", "training.steps=4", "adapter.dropout=0"]
+    settings = ["training.accumulate=2", "training.steps=4", "adapter.dropout=0"]
     train(small(tmp_path / "one", *settings))
     recipe = small(tmp_path / "two", *settings)
     path = tmp_path / "recipe.json"  # JSON is YAML
