@@ -5,6 +5,7 @@ import { newExchange, newSession, readExchange, titleOf } from "./conversation.j
 import { dataUrl, fromDataUrl, randomId } from "./images.js";
 
 const FORMAT = "mmgpt-lite conversation";
+const MAX_MEGABYTES = 256;
 const REFUSED = "This file is no conversation that was exported here; choose another.";
 
 /** Save a session, whose images `blobs` holds by id, where the browser saves downloads. */
@@ -29,6 +30,9 @@ async function toFile(session, blobs) {
 
 /** `[session, images]` of such a file, a conversation of its own; throws Error with a sentence. */
 export async function importConversation(file) {
+  if (file.size > MAX_MEGABYTES << 20) {
+    throw new Error(`This file is larger than ${MAX_MEGABYTES} MB; choose another.`);
+  }
   try {
     const whole = JSON.parse(await file.text());
     if (whole.format !== FORMAT || whole.version !== 1) throw new Error(REFUSED);

@@ -14,7 +14,7 @@ const EXAMPLES = [
   { file: "farm.png", question: "How many sheep are there in the picture?" },
 ];
 const HINT =
-  "The demo model knows drawn scenes only; of a photograph it names things that are not there.";
+  "The demo model knows drawn scenes only; if this is a photograph, the answer is a guess.";
 
 export class Welcome {
   /** `apiKey` has get() and set(key); `onExample({text, pictures})` is called to ask one. */
@@ -23,6 +23,7 @@ export class Welcome {
     this.onExample = onExample;
     this.isDemo = false;
     byId("reconnect").addEventListener("click", () => this.show());
+    addEventListener("focus", () => byId("offline").hidden || this.show());
   }
 
   /** Ask the server which model it serves, and for its key where it wants one. */

@@ -253,6 +253,14 @@ def test_a_foreign_file_is_refused_in_one_sentence(page, tmp_path, text):
     page.until(lambda: page.names == [])
 
 
+def test_a_file_too_large_to_read_is_refused_in_one_sentence(page, tmp_path):
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate((256 << 20) + 1)
+    page.tab.set_input_files("#import-file", tmp_path / "large.json")
+    page.toast.wait_for()
+    assert "larger than 256 MB" in page.toast.text_content()
+
+
 def test_a_second_tab_follows_the_first(page):
     page.ask("What is this?", BLUE)
     second = page.open_tab()
