@@ -1,7 +1,7 @@
 // A conversation as a file: JSON with its images inside.
 // Contract: what is imported is foreign; it is rebuilt field by field and never taken as it is.
 
-import { newExchange, newSession, readExchange, titleOf } from "./conversation.js";
+import { newExchange, newSession, readExchange, string, titleOf } from "./conversation.js";
 import { dataUrl, fromDataUrl, randomId } from "./images.js";
 
 const FORMAT = "mmgpt-lite conversation";
@@ -37,12 +37,12 @@ export async function importConversation(file) {
     const whole = JSON.parse(await file.text());
     if (whole.format !== FORMAT || whole.version !== 1) throw new Error(REFUSED);
     const images = [];
-    const session = { ...newSession(), title: String(whole.title).slice(0, 200) };
+    const session = { ...newSession(), title: string(whole.title).slice(0, 200) };
     session.exchanges = whole.exchanges.map((found) => {
       const read = readExchange(found);
       const shown = read.images.map((image) => {
         const id = randomId();
-        images.push({ id, blob: fromDataUrl(String(whole.images[image.id])) });
+        images.push({ id, blob: fromDataUrl(string(whole.images[image.id])) });
         return { ...image, id };
       });
       const { question, answer, notes } = read;

@@ -72,7 +72,7 @@ export function readExchange(found) {
   const known = Object.values(timings).every((value) => value === null || Number.isFinite(value));
   return {
     ...newExchange(string(found.question), images, found.notes.map(string)),
-    id: string(found.id),
+    id: typeof found.id === "string" ? found.id : randomId(),
     answer: string(found.answer),
     state: STATES.includes(found.state) ? found.state : "left",
     error: typeof found.error === "string" ? found.error : "",
@@ -83,7 +83,8 @@ export function readExchange(found) {
   };
 }
 
-function string(value) {
+/** The value where it is a text; throws Error for anything else. */
+export function string(value) {
   if (typeof value !== "string") throw new Error("not a text");
   return value;
 }

@@ -75,8 +75,7 @@ class ChatPage:
     def import_conversation(self, path: Path, *exchanges: dict[str, Any]) -> None:
         """Import exchanges, each of which names its question and its answer, by a file."""
         whole = {"format": "mmgpt-lite conversation", "version": 1, "title": path.stem}
-        blank = {"id": "", "images": [], "notes": [], "state": "done"}
-        rows = [{**blank, **exchange, "id": str(n)} for n, exchange in enumerate(exchanges)]
+        rows = [{"images": [], "notes": [], **exchange} for exchange in exchanges]
         path.write_text(json.dumps({**whole, "created": 1, "exchanges": rows, "images": {}}))
         self.tab.set_input_files("#import-file", path)
         self.tab.get_by_role("heading", name=path.stem, level=1).wait_for()
