@@ -7,6 +7,10 @@ import { dataUrl, randomId } from "./images.js";
 import { sampling } from "./settings.js";
 
 const STATES = ["asking", "done", "stopped", "failed", "left"];
+const SHOWN_TIMINGS = [
+  ...["new_tokens", "tokens_per_second", "prefill_tokens", "prompt_tokens"],
+  ...["images_computed", "images_cached", "image_seconds"],
+];
 
 /**
  * States of an exchange: `asking` (waiting or streaming), `done`, `stopped` by the person, `failed`
@@ -69,7 +73,7 @@ export function readExchange(found) {
     example: example === true,
   }));
   const timings = found.timings ?? {};
-  const known = Object.values(timings).every((value) => value === null || Number.isFinite(value));
+  const complete = SHOWN_TIMINGS.every((name) => Number.isFinite(timings[name]));
   return {
     ...newExchange(string(found.question), images, found.notes.map(string)),
     id: typeof found.id === "string" ? found.id : randomId(),
@@ -79,7 +83,7 @@ export function readExchange(found) {
     status: found.status === 401 ? 401 : 0,
     finish: found.finish === "length" ? "length" : "",
     firstSeconds: Number.isFinite(found.firstSeconds) ? found.firstSeconds : null,
-    timings: known && Number.isFinite(timings.new_tokens) ? timings : null,
+    timings: complete ? timings : null,
   };
 }
 

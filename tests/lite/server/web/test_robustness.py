@@ -72,6 +72,7 @@ def test_of_a_long_conversation_the_end_is_drawn_and_more_at_a_click(page, tmp_p
         {"exchanges": None, "title": "x", "updated": 1},
         {"exchanges": [{"question": 3}], "title": "x", "updated": "yesterday"},
         {"exchanges": [[[]]], "title": {"a": 1}, "deleted": 1},
+        {"exchanges": [{"question": "?", "answer": "!", "images": [{}], "notes": []}], "title": ""},
     ],
 )
 def test_a_broken_conversation_is_listed_and_keeps_nothing_from_opening(
