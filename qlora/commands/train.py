@@ -170,7 +170,7 @@ def _audit(recipe: Any, as_json: bool) -> None:
             open_tokenizer(recipe)[0],
             limit=AUDITED,
             seed=recipe.training.seed,
-            left_out={one.name: one.problems for one in data.sets},
+            left_out={one.name: one.left_out for one in data.sets},
             repairs={one.name: one.repairs for one in data.sets},
             mix=data.mix_report(recipe.training),
             progress=progress,
@@ -184,9 +184,7 @@ def _audit(recipe: Any, as_json: bool) -> None:
 def _report_data(data: Any) -> None:
     for one in data.sets:
         left_out = sum(one.problems.values())
-        reasons = ", ".join(f"{count} {reason}" for reason, count in one.problems.items())
-        if one.missing:
-            reasons += f"; the first image looked for is {one.missing[:300]!a}"
+        reasons = ", ".join(f"{count} {reason}" for reason, count in one.left_out.items())
         note = f" ({left_out} left out: {reasons})" if left_out else ""
         mended = ", ".join(f"{count} x {what}" for what, count in one.repairs.items())
         note += f"; {mended}" if mended else ""

@@ -134,6 +134,15 @@ class DataSet:
         return self._reader.name
 
     @property
+    def left_out(self) -> dict[str, int]:
+        """The problems, with the first path that was looked for where images are missing."""
+        missing, path = (
+            str(MissingImage("")),
+            f" (the first was looked for at {self.missing[:300]!a})",
+        )
+        return {k + (path if k == missing else ""): n for k, n in self.problems.items()}
+
+    @property
     def usable(self) -> list[int]:
         """Indices of all usable records, ascending."""
         return sorted([*self.with_images, *self.without_images])

@@ -36,7 +36,7 @@ ROLES = {
 
 LEADING, TRAILING = "leading answer dropped", "trailing question dropped"
 
-_MARKER = re.compile(r"\s*<image>\s*")
+_SPACED_MARKER = re.compile(rf"\s*{MARKER.pattern}\s*", re.I)
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,8 @@ def _unmark(message: Message) -> Message:
     parts: list[str | ImagePart] = []
     for part in message.parts:
         if isinstance(part, str):
-            parts += [ImagePart()] * part.count(MARKER)
-            part = _MARKER.sub(_gap, part)
+            parts += [ImagePart()] * len(MARKER.findall(part))
+            part = _SPACED_MARKER.sub(_gap, part)
         parts.append(part)
     return replace(message, parts=tuple(parts))
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from qlora.data.conversation import BadRecord
 
-MARKER = "<image>"
-
+# Stands for the next image: `<image>`, and what other tools write for it.
+MARKER = re.compile(r"(?:<img>)?<\|?image(?:here|_?pad)?\|?>(?:</img>)?", re.I)
 # Keys without case and separators: image, images, img_path, imageFile, picture_urls, image_0 ...
 _IMAGE_KEY = re.compile(
     r"(?:image|img|picture|pic|photo)s?"
@@ -28,8 +28,8 @@ _IMAGE_FILE = re.compile(
 _WEB = ("http://", "https://")
 # They name a record and not a file, though many are the name of its image.
 _ID_KEYS = frozenset(("id", "uid", "uuid", "key", "question_id", "sample_id", "record_id"))
-# As several tools write it; with a number where several images are told apart.
-_ANY_MARKER = re.compile(r"<\|?image(?:here|[_ ]?\d+|_?pad)?\|?>|<img>[^<>\n]+</img>", re.I)
+# The same, and what tells one image from another by a number or a path.
+_ANY_MARKER = re.compile(rf"{MARKER.pattern}|<\|?image[_ ]?\d+\|?>|<img>[^<>\n]+</img>", re.I)
 _DEPTH = 4
 
 
@@ -84,6 +84,8 @@ def check_other_keys(
 
 def looks_like_image(value: Any) -> bool:
     """Whether a value is an image by its own look: a file name, an address, or bytes."""
+    if isinstance(value, bytes):
+        return bool(value)
     if isinstance(value, str):
         return value.startswith("data:image/") or bool(_IMAGE_FILE.fullmatch(value.strip()))
     return isinstance(value, dict) and (

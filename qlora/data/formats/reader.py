@@ -21,6 +21,9 @@ from qlora.data.formats.image_keys import has_marker, looks_like_image, stands_f
 from qlora.data.images import ImageRoot, MissingImage
 from qlora.data.records import Records
 
+# Characters: more than a hash as a name, fewer than any encoded image.
+_BASE64 = 80
+
 NO_ANSWER, EMPTY_ANSWER, EMPTY_QUESTION = "no answer", "empty answer", "empty question"
 MORE_MARKERS, IMAGE_IN_ANSWER = "more image markers than images", "image in an answer"
 
@@ -123,7 +126,7 @@ class Reader(ABC):
         return str(given) if isinstance(given, (str, int)) else f"record {index}"
 
     def image(self, source: Any) -> ImageRef:
-        """An image as records give it: a path, a `data:` URL, or `{"bytes", "path"}`.
+        """An image as records give it: a path, a `data:` URL, base64, bytes, or a dict of these.
 
         Raises:
             BadRecord: it is none of these, or missing.
@@ -133,12 +136,17 @@ class Reader(ABC):
             if isinstance(data := source.get("bytes"), bytes) and data:
                 return ImageRef(str(source.get("path") or "the record's image"), data=data)
             source = next((source[k] for k in ("path", "url") if source.get(k)), None)
+        if isinstance(source, bytes) and source:
+            return ImageRef("the record's image", data=source)
         if not isinstance(source, str) or not source:
             raise BadRecord("image that is no path")
         if source.startswith("data:"):
             return _embedded(source)
         if source.lower().startswith(("http://", "https://")):
             raise MissingImage(source)  # nothing is fetched
+        # No path of an image is so long and without an ending.
+        if len(source) > _BASE64 and "." not in source:
+            return _embedded(f"data:;base64,{source}")
         return self.images.find(source)
 
 

@@ -42,6 +42,8 @@ def test_records_are_sorted_by_use_and_the_rest_is_counted(tmp_path: Path) -> No
     assert (data.with_images, data.without_images, data.usable) == ([0], [1], [0, 1])
     assert data.problems == {"missing image": 2, "empty answer": 1, "text with half a character": 1}
     assert data.examples["missing image"] == ["2", "4"]
+    path = f"{tmp_path.resolve()}/images/b.jpg"
+    assert data.left_out[f"missing image (the first was looked for at {path!a})"] == 2
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,8 @@ def test_records_are_sorted_by_use_and_the_rest_is_counted(tmp_path: Path) -> No
 def test_without_the_policy_nothing_starts(tmp_path: Path, policy: str, setting: str) -> None:
     with pytest.raises(BadInput) as error:
         open_set(tmp_path, MIXED, **SKIP | {policy: "error"})
-    check_one_sentence(error, "4 of 6", "2 x missing image (first: '2')", setting)
+    path = f"{tmp_path.resolve()}/images/b.jpg"
+    check_one_sentence(error, "4 of 6", "2 x missing image (first: '2')", path, setting)
     assert str(error.value).count("=skip") == 1
 
 

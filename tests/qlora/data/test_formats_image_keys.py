@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ LLAVA = {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", 
 MESSAGES = {
     "messages": [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A cat."}]
 }
+PIXELS = b"\x89PNG\r\n\x1a\n" + bytes(range(80))
 RECORDS = {"alpaca": ALPACA, "dolly": DOLLY, "llava": LLAVA, "messages": MESSAGES}
 
 
@@ -64,13 +66,34 @@ def asking(name: str, question: str, answer: str = "A cat.") -> dict[str, Any]:
         ("image_0", "a.jpg"),
     ],
 )
-@pytest.mark.parametrize("marker", ["", "<image>", "<image>\n"])
+@pytest.mark.parametrize(
+    "marker", ["", "<image>", "<image>\n", "<Img><ImageHere></Img> ", "<|image|>"]
+)
 def test_an_image_under_any_of_its_names_is_used(
     tmp_path: Path, name: str, key: str, value: Any, marker: str
 ) -> None:
     found = read(tmp_path, asking(name, f"{marker}What?") | {key: value}, "a.jpg")
     assert exchanges_of(found) == [("What?", "A cat.")]
     assert image_names(found) == [["a.jpg"]]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("image", PIXELS),
+        ("image", {"bytes": PIXELS, "path": None}),
+        ("image_bytes", PIXELS),
+        ("image_base64", base64.b64encode(PIXELS).decode()),
+        ("images", [f"data:image/png;base64,{base64.b64encode(PIXELS).decode()}"]),
+    ],
+)
+def test_an_image_within_the_record_is_used(
+    tmp_path: Path, name: str, key: str, value: Any
+) -> None:
+    source = reader(tmp_path, [RECORDS[name]], format=name)
+    found = source.read(RECORDS[name] | {key: value}, "x", random.Random(0))
+    assert [image.read() for image in found.images] == [PIXELS]
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -91,6 +114,7 @@ def test_an_empty_column_is_no_image(tmp_path: Path, name: str, empty: Any) -> N
         ({"attachment": {"bytes": b"x", "path": None}}, "image under 'attachment', which"),
         ({"meta": {"where": {"shot": "a.webp"}}}, "image under 'shot', which is not read"),
         ({"thumbnail": "data:image/png;base64,AAAA"}, "image under 'thumbnail', which"),
+        ({"blob": b"x"}, "image under 'blob', which is not read"),
         ({"image_id": 42}, "image under 'image_id', which is not read"),
         ({"image": "a.jpg", "mask": "b.png"}, "image under 'mask', which is not read"),
         ({"image": "a.jpg", "images": ["a.jpg", "b.jpg"]}, "different images under"),
@@ -132,7 +156,6 @@ def test_what_repeats_the_image_or_tells_of_it_changes_nothing(
         "What?\n<image>",
         "<image>\n<image>\nWhich?",
         "See:\n <image> \nWhat?",
-        "<|image|>What?",
         "<ImageHere> What?",
         "<image_1>\nWhat?",
         "<img>a.jpg</img> What?",
