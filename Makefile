@@ -1,3 +1,6 @@
+# `make docs` builds the documentation, `make reference` writes its generated pages, `make picture`
+# records the terminal for the README.
+#
 # The demo model from nothing: `make demo` trains every stage and writes lite/demo/bundle.
 #
 # Whatever is cut goes on where it was. Same seeds and machine, same bundle. The stages and their
@@ -7,7 +10,7 @@ PYTHON ?= python3
 RUN = runs/demo
 WORKERS ?= 1
 # glibc gives every large block back to the system, page by page; kept, a step of alignment takes
-# 1.7 s in the place of 2.6 s (two cores, Linux; other systems ignore these).
+# 1.7 s instead of 2.6 s (two cores, Linux; other systems ignore these).
 export MALLOC_MMAP_MAX_ = 0
 export MALLOC_TRIM_THRESHOLD_ = 8000000000
 export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
@@ -29,6 +32,16 @@ EACH = 700
 MORE = 3000
 TUNING = training.steps=300 training.warmup=15 training.learning_rate=1e-3 training.text_batch=10 training.accumulate=2
 endif
+
+.PHONY: docs reference picture
+docs:
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
+
+reference:
+	PYTHONPATH=. $(PYTHON) docs/scripts/generate.py
+
+picture:
+	$(PYTHON) docs/scripts/terminal.py docs/images/terminal.svg
 
 .PHONY: demo
 demo: $(RUN)/adapter

@@ -161,15 +161,3 @@ def test_the_shipped_demo_answers_as_the_file_says() -> None:
             assert score(answer, turn.expected) >= score(one["answer"], turn.expected)
     # 8-bit kernels of another processor may choose another phrasing.
     assert sum(same) >= 0.75 * len(same)
-
-
-@needs_demo
-def test_readme_shows_what_the_demo_model_answers() -> None:
-    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
-    shown = readme.partition("```\n> ")[2].partition("```")[0]
-    turns = [turn.split("\n", 1) for turn in shown.strip().split("\n> ")]
-    chat = lite.load(demo.FOLDER).chat()
-    images = [FOLDER / "tiger.png", *[None] * (len(turns) - 1)]
-    for (question, answer), image in zip(turns, images, strict=True):
-        assert "".join(piece.text for piece in chat.ask(question, image)) == answer
-    assert f"-p '{turns[0][0]}'" in readme
