@@ -30,15 +30,14 @@ CONTROLS = {c: None for c in (*range(32), *range(127, 160)) if chr(c) not in "\t
 
 def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
     """Run a click command and leave the process with its exit code."""
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without emoji still gets the rest
             stream.reconfigure(errors="replace")
     try:
-        command.main(args=arguments, standalone_mode=False)
+        ended = command.main(args=arguments, standalone_mode=False)
         sys.stdout.flush()
-        code = 0
-    except click.exceptions.Exit as stop:
-        code = stop.exit_code
+        code = ended if isinstance(ended, int) else 0  # click returns the code of its Exit
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
@@ -119,6 +118,21 @@ def printable(text: str) -> str:
 def say(message: str) -> None:
     """Print a line for the person on stderr."""
     click.echo(printable(message), err=True)
+
+
+def _open_standard_streams() -> None:
+    """Give streams that the caller closed (`>&-`) a place to go.
+
+    Without it the next file that is opened has the closed stream's number, and what is meant for
+    the person ends in that file.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def _leave(code: int) -> NoReturn:

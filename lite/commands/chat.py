@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lite.cli import device_option, entry_point, say, version_option
+from lite.errors import BadInput
 
 if TYPE_CHECKING:
     from lite.chat.chat import Chat
@@ -28,15 +30,33 @@ which knows drawn scenes.
 
 IMAGE is a picture file, or - for one from standard input; several are shown
 to the model in order. With -p the question is asked once and only the answer
-is printed. In a terminal the chat goes on until Ctrl-D, Ctrl-C stops an
-answer, and /help lists what else there is. Piped input is read as one
-question a line.
+is printed; a picture that is piped in goes with it. In a terminal the chat
+goes on until Ctrl-D, Ctrl-C stops an answer, and /help lists what else there
+is. Piped input is read as one question a line. A question may name pictures
+by their paths.
+
+`lite-chat cache` shows, bounds and clears what is kept on the disk.
 
 Example: lite-chat park.jpg -m bundle -p "How many dogs are there?"
 """
+# A program that gives us its own standard input may never write to it: this long, from our start,
+# a picture may take to arrive beside -p.
+PIPE_SECONDS = 0.5
 
 
-@click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+class ChatCommand(click.Command):
+    """The chat, and `cache` before anything else is read."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
+        given = sys.argv[1:] if args is None else [*args]
+        if given[:1] == ["cache"] and not Path("cache").exists():
+            from lite.commands.cache import command as cache
+
+            return cache.main(given[1:], "lite-chat cache", *more[1:], **options)
+        return super().main(given, *more, **options)
+
+
+@click.command(cls=ChatCommand, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @click.option(
     "-m",
@@ -60,6 +80,7 @@ Example: lite-chat park.jpg -m bundle -p "How many dogs are there?"
 @click.option("--continue", "go_on", is_flag=True, help="Go on with the last conversation.")
 @click.option("--session", metavar="FILE", help="Go on with this conversation, and keep it there.")
 @click.option("--no-history", is_flag=True, help="Keep neither typed lines nor the conversation.")
+@click.option("-q", "--quiet", is_flag=True, help="Print answers and errors only.")
 @click.option("--no-pictures", is_flag=True, help="Do not draw images in the terminal.")
 @version_option
 def command(
@@ -74,12 +95,14 @@ def command(
     go_on: bool,
     session: str | None,
     no_history: bool,
+    quiet: bool,
     no_pictures: bool,
     **settings: Any,
 ) -> None:
     from lite import load
     from lite.terminal import session_store
     from lite.terminal.chat_session import ChatSession
+    from lite.terminal.notices import once_a_day
     from lite.terminal.prefetch import Prefetch
     from lite.terminal.printing import Printer
     from lite.terminal.session_store import SessionStore
@@ -88,40 +111,47 @@ def command(
     _check(images, prompt, go_on, session)
     started = time.perf_counter()
     prefetch = Prefetch()
+    say_unless_quiet = (lambda message: None) if quiet else prefetch.say
     opened = load(
         model,
         device,
         threads,
-        hashing=lambda name: say(f"Checking {name} for the first time..."),
-        notice=prefetch.say,
+        hashing=lambda name: say_unless_quiet(f"Checking {name} for the first time..."),
+        notice=say_unless_quiet if model is not None else once_a_day(say_unless_quiet),
     )
     if session is not None:
         store = session_store.named(session)
     elif go_on:
         store = session_store.continued(opened)
-    elif interactive and not no_history:
-        store = session_store.last(opened)
-    else:
+    elif no_history:
         store = SessionStore()
+    else:
+        store = session_store.last(opened, interactive)
     chat = _conversation(opened, store, go_on, system)
     if stats:
         say(f"open {time.perf_counter() - started:.3f} s")
-    chat_session = ChatSession(opened, chat, settings, Printer(stats, as_json), store, prefetch)
+    printer = Printer(stats, as_json, quiet)
+    chat_session = ChatSession(opened, chat, settings, printer, store, prefetch)
+    chat_session.interactive = interactive
     pictures = [_picture(image) for image in images]
     if interactive:
-        _interact(chat_session, pictures, no_history, no_pictures)
+        _interact(chat_session, pictures, no_history, no_pictures, quiet)
+    elif prompt is not None:
+        in_use = "-" in images
+        pictures += [] if in_use else _piped(started + PIPE_SECONDS - time.perf_counter())
+        chat_session.waiting = pictures
+        chat_session.ask_line(prompt)
+        if not in_use and len(pictures) == len(images) and _piped(0):
+            raise BadInput("A picture came on standard input too late; give - to wait for it.")
     else:
         chat_session.waiting = pictures
-        for question in _lines() if prompt is None else [prompt]:
-            chat_session.ask(question)
+        _ask_lines(chat_session)
     if store.named and not store.exists():
         store.keep(chat)  # nothing was asked
 
 
 def _check(images: tuple[str, ...], prompt: str | None, go_on: bool, session: str | None) -> None:
     """Refuse options that contradict each other."""
-    from lite.errors import BadInput
-
     if go_on and session is not None:
         raise BadInput("--continue and --session name two conversations; give one of them.")
     if images.count("-") > 1:
@@ -142,17 +172,31 @@ def _conversation(model: Model, store: SessionStore, go_on: bool, system: str | 
 
 
 def _picture(image: str) -> Picture:
-    if image == "-":
-        from lite.terminal.attachments import standard_input
-
-        return standard_input()
     from lite.image.loading import load_image
+    from lite.terminal import attachments
 
-    return load_image(image)
+    return attachments.standard_input() if image == "-" else load_image(attachments.argument(image))
+
+
+def _piped(seconds: float) -> list[Picture]:
+    """The picture that is piped in beside -p, if one comes within a time."""
+    from lite.terminal.attachments import is_picture, piped_start, standard_input
+
+    start = piped_start(seconds)
+    if start and not is_picture(start):
+        raise BadInput(
+            "Standard input holds text beside -p; put it into the question, or close standard "
+            "input (</dev/null)."
+        )
+    return [standard_input()] if start else []
 
 
 def _interact(
-    session: ChatSession, pictures: list[Picture], no_history: bool, no_pictures: bool
+    session: ChatSession,
+    pictures: list[Picture],
+    no_history: bool,
+    no_pictures: bool,
+    quiet: bool,
 ) -> None:
     from lite.terminal.editor import editor
     from lite.terminal.repl import interact
@@ -163,19 +207,41 @@ def _interact(
 
         session.draw = thumbnail.show
     if pictures:
-        say(session.show(pictures))
+        reply = session.show(pictures)
+        if not quiet:
+            say(reply)
     else:
         session.prefetch.start(session.chat, ())
-    interact(session, editor(None if no_history else data_dir("history") / "lines"))
+    interact(session, editor(None if no_history else data_dir("history") / "lines"), quiet)
 
 
-def _lines() -> Iterator[str]:
-    from lite.errors import BadInput
+def _ask_lines(session: ChatSession) -> None:
+    """Ask each line of standard input; one that cannot be asked is reported, and the rest asked."""
+    from lite.terminal.attachments import is_picture, peek
 
-    try:
-        for line in sys.stdin:
+    if is_picture(peek()):
+        raise BadInput(
+            "Standard input is a picture, so questions cannot come from there; give -p TEXT."
+        )
+    asked = failed = 0
+    for number, raw in enumerate(sys.stdin.buffer, 1):
+        try:
+            line = _text(raw).rstrip("\r\n")
             if line.strip():
-                yield line.rstrip("\n")
+                asked += 1
+                session.ask_line(line)
+        except BadInput as error:
+            failed += 1
+            say(f"Error: Line {number}: {error}")
+    if failed:
+        raise click.exceptions.Exit(BadInput.exit_code)
+    if not asked or (session.waiting and not session.chat.exchanges):
+        raise BadInput("No question came on standard input; pipe one in, or give -p TEXT.")
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode(sys.stdin.encoding, sys.stdin.errors or "strict")
     except UnicodeDecodeError as error:
         raise BadInput(
             f"Standard input is not {error.encoding} text; convert it, or set PYTHONUTF8=1."

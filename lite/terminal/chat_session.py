@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lite.cli import say
 from lite.errors import BadInput
+from lite.image.loading import Picture, load_image
+from lite.terminal.attachments import attached, dropped
 from lite.terminal.prefetch import Prefetch
 from lite.terminal.printing import Printer
 from lite.terminal.session_store import SessionStore
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from lite.chat.chat import Chat, ImageInput
     from lite.chat.conversation import Exchange
     from lite.chat.model import Model
-    from lite.image.loading import Picture
 
 
 class ChatSession:
@@ -35,6 +37,7 @@ class ChatSession:
         printer: shows the answers.
         store: keeps the conversation.
         prefetch: works on the next question while it is typed.
+        interactive: a person reads what is said about pictures.
         draw: shows the person a picture that is added, uint8 `[H, W, 3]`.
     """
 
@@ -54,19 +57,37 @@ class ChatSession:
         self.store = store or SessionStore()
         self.prefetch = prefetch or Prefetch()
         self.waiting: list[Picture] = []
+        self.interactive = True
         self.draw: Callable[[np.ndarray], None] = lambda rgb: None
 
-    def show(self, pictures: list[Picture]) -> str:
-        """Draw pictures and let them wait for the next question; returns a line about each."""
+    def show(self, pictures: list[Picture], which: str = "the next") -> str:
+        """Draw pictures and let them wait for a question; returns a line about each."""
         lines = []
         for picture in pictures:
             self.draw(picture.rgb)
             height, width, _ = picture.rgb.shape
-            lines.append(f"{picture.name}, {width} x {height}, goes with the next question.")
+            lines.append(f"{picture.name}, {width} x {height}, goes with {which} question.")
             lines += picture.notes
-        self.waiting += [replace(picture, notes=()) for picture in pictures]
-        self.prefetch.start(self.chat, self.waiting)
+        if self.interactive:
+            self.waiting += [replace(picture, notes=()) for picture in pictures]
+            self.prefetch.start(self.chat, self.waiting)
+        else:
+            self.waiting += pictures  # with the notes, which the answer tells
         return "\n".join(lines)
+
+    def ask_line(self, line: str) -> None:
+        """Do what a line of a person or a script says: attach what it names, ask the rest.
+
+        Raises:
+            BadInput: it names a picture that is not there, and see `ask`.
+        """
+        pictures, question = named_pictures(line)
+        asked = bool(question.strip()) or not pictures
+        reply = self.show(pictures, "this" if asked else "the next") if pictures else ""
+        if reply and self.interactive:
+            say(reply)
+        if asked:
+            self.ask(question)
 
     def ask(self, question: str) -> None:
         """Ask a question, with the waiting pictures; the answer is printed as it comes.
@@ -110,3 +131,15 @@ class ChatSession:
         """The exchange that was not there before, if there is one."""
         last = self.chat.exchanges[-1] if self.chat.exchanges else None
         return None if any(last is exchange for exchange in before) else last
+
+
+def named_pictures(line: str) -> tuple[list[Picture], str]:
+    """The pictures that a line names, and the question that is left of it.
+
+    Raises:
+        BadInput: one of them cannot be used.
+    """
+    paths, question = dropped(line), ""
+    if not paths:
+        paths, question = attached(line)
+    return [load_image(path) for path in paths], question

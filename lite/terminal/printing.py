@@ -28,13 +28,14 @@ class Printer:
         timings: what the last answer cost, as far as it came.
     """
 
-    def __init__(self, stats: bool = False, as_json: bool = False) -> None:
+    def __init__(self, stats: bool = False, as_json: bool = False, quiet: bool = False) -> None:
         """
         Args:
             stats: print times after each answer.
             as_json: print one JSON object for each answer, when it is complete.
+            quiet: show no progress.
         """
-        self.progress = ProgressLine(wanted=not as_json)
+        self.progress = ProgressLine(wanted=not (as_json or quiet))
         self.timings: Timings | None = None
         self._stats = stats
         self._as_json = as_json

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from lite.cli import say
 from lite.errors import BadInput
-from lite.image.loading import load_image
-from lite.terminal import attachments, slash_commands
+from lite.terminal import slash_commands
+from lite.terminal.attachments import attached, dropped
 from lite.terminal.chat_session import ChatSession
 from lite.terminal.editor import Editor
 from lite.terminal.slash_commands import Quit, count, short
@@ -17,14 +17,15 @@ from lite.terminal.slash_commands import Quit, count, short
 WELCOME = "Ask about the image, or anything. /help shows the commands, Ctrl-D leaves."
 
 
-def interact(session: ChatSession, editor: Editor) -> None:
-    """Chat until Ctrl-D or /quit.
+def interact(session: ChatSession, editor: Editor, quiet: bool = False) -> None:
+    """Chat until Ctrl-D or /quit; `quiet` leaves out the welcome.
 
     Raises:
         KeyboardInterrupt: Ctrl-C where no answer is under way and nothing is written.
     """
-    say(WELCOME)
-    if session.chat.exchanges:
+    if not quiet:
+        say(WELCOME)
+    if session.chat.exchanges and not quiet:
         last = short(session.chat.exchanges[-1].question)
         say(f"{count(len(session.chat.exchanges), 'question')} so far; the last one: {last}")
     while True:
@@ -54,12 +55,18 @@ def handle(session: ChatSession, line: str) -> None:
         return
     if slash_commands.is_command(line):
         reply = slash_commands.run(session, line)
-    elif images := attachments.dropped(line):
-        reply = session.show([load_image(path) for path in images])
-    elif line.startswith("/"):
-        reply = slash_commands.run(session, line)
+        if reply:
+            say(reply)
+    elif line.startswith("/") and not _begins_with_path(line):
+        slash_commands.run(session, line)  # which refuses it
     else:
-        session.ask(line)
-        reply = ""
-    if reply:
-        say(reply)
+        session.ask_line(line)
+
+
+def _begins_with_path(line: str) -> bool:
+    """Whether a line that begins with a slash begins with a picture and no wrong command.
+
+    Raises:
+        BadInput: it begins like the path of one that is not there.
+    """
+    return bool(dropped(line)) or ("/" in line.split()[0][1:] and bool(attached(line)[0]))

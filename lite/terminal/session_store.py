@@ -28,10 +28,11 @@ class SessionStore:
         named: whether the person named it.
     """
 
-    def __init__(self, path: Path | None = None, named: bool = False) -> None:
+    def __init__(self, path: Path | None = None, named: bool = False, warn: bool = True) -> None:
+        """`warn` says so where a file that nobody named cannot be written."""
         self.path = path
         self.named = named
-        self._warned = False
+        self._warned = not warn
 
     def exists(self) -> bool:
         """Whether there is a file to go on with."""
@@ -72,24 +73,28 @@ def named(path: str) -> SessionStore:
     return SessionStore(file, named=True)
 
 
-def last(model: Model) -> SessionStore:
-    """The store of the last conversation with a bundle."""
+def last(model: Model, interactive: bool = True) -> SessionStore:
+    """The store of the last conversation with a bundle.
+
+    Questions of scripts have a file of their own, so that none ends a person's conversation.
+    """
     # The bundle's content names the file: a moved bundle finds it, a changed one has another.
-    return SessionStore(data_dir("sessions") / f"last-{model.bundle.digest[:16]}.session")
+    name = f"{'last' if interactive else 'piped'}-{model.bundle.digest[:16]}.session"
+    return SessionStore(data_dir("sessions") / name, warn=interactive)
 
 
 def continued(model: Model) -> SessionStore:
-    """The store of the last conversation, which must exist.
+    """The store of the last conversation, a person's or a script's, which must exist.
 
     Raises:
         BadInput: there was none with this bundle.
     """
-    store = last(model)
-    if not store.exists():
+    stores = [store for store in (last(model), last(model, False)) if store.exists()]
+    if not stores:
         raise BadInput(
             "There is no conversation with this model to continue; leave out --continue to begin."
         )
-    return store
+    return max(stores, key=lambda store: store.path.stat().st_mtime_ns if store.path else 0)
 
 
 def _make_folder(folder: Path) -> None:

@@ -46,7 +46,7 @@ class Command:
 
 
 def is_command(line: str) -> bool:
-    """Whether a line is one of the commands."""
+    """Whether a line is one of the commands, or a word that other programs end at."""
     return _split(line)[0] in COMMANDS
 
 
@@ -59,9 +59,10 @@ def run(session: ChatSession, line: str) -> str:
     """
     name, rest = _split(line)
     if name not in COMMANDS:
+        what = "command" if "/" not in name[1:] else "command or picture"
         raise BadInput(
-            f"There is no command {name}, the nearest is {_nearest(name, COMMANDS)}; /help shows "
-            f"all, and a space before the slash makes the line a question."
+            f"There is no {what} {name}{_nearest(name, COMMANDS)}; /help shows all commands, and a "
+            f"space before the slash makes the line a question."
         )
     return COMMANDS[name].run(session, rest)
 
@@ -159,8 +160,7 @@ def _set(session: ChatSession, rest: str) -> str:
         return "\n".join(f"{key} {_shown(session.settings[key])}" for key in SETTINGS)
     if name not in SETTINGS:
         raise BadInput(
-            f"There is no setting {name}, the nearest is {_nearest(name, SETTINGS)}; "
-            f"/set alone shows all."
+            f"There is no setting {name}{_nearest(name, SETTINGS)}; /set alone shows all."
         )
     if value.strip():
         changed = {**session.settings, name: _number(name, value.strip())}
@@ -199,6 +199,8 @@ COMMANDS = {
     "/help": Command(_help, "", "show this"),
     "/quit": Command(_quit, "", "leave, as Ctrl-D does"),
 }
+# What people type to leave or to get help in other programs.
+ALIASES = dict.fromkeys(("exit", "quit", "bye", "/exit", "/bye", "/q"), "/quit") | {"/?": "/help"}
 KEYS = (
     "Alt-Enter or a backslash at the end begins a new line. Ctrl-C stops an answer.\n"
     "A file dropped into the terminal is shown with the next question."
@@ -218,11 +220,15 @@ def short(text: str) -> str:
 
 def _split(line: str) -> tuple[str, str]:
     name, *rest = line.split(maxsplit=1) or [""]
+    if not rest and not line[:1].isspace():
+        name = ALIASES.get(name.lower(), name)
     return name, "".join(rest).strip()
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+    """The name that was meant, as the end of "There is no ..."; empty where none is near."""
+    near = difflib.get_close_matches(name, names, n=1)
+    return f", the nearest is {near[0]}" if near else ""
 
 
 def _number(name: str, value: str) -> float | int | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import lite
 from tests.lite.conftest import CAT, DOG
 from tests.lite.damaged_bundles import claim, recorded
 
@@ -146,6 +147,103 @@ def test_help_reads_like_a_manual_page_with_an_example() -> None:
     out, err = chat("--help")
     assert 'Example: lite-chat park.jpg -m bundle -p "How many dogs are there?"' in out
     assert err == ""
+
+
+def test_a_picture_that_is_piped_in_goes_with_the_question(bundles: Any, photo: Path) -> None:
+    ask = ("-m", bundles(), *ASK, "--json")
+    shown = json.loads(chat(photo, *ask)[0])["answer"]
+    assert shown != json.loads(chat(*ask)[0])["answer"]
+    assert json.loads(chat(*ask, stdin=photo.read_bytes())[0])["answer"] == shown
+    two = json.loads(chat(photo, *ask, stdin=photo.read_bytes())[0])
+    assert two["prompt_tokens"] > json.loads(chat(photo, *ask)[0])["prompt_tokens"]
+
+
+def test_what_else_is_piped_in_beside_a_question_is_refused(bundles: Any, photo: Path) -> None:
+    message = refused("-m", bundles(), *ASK, stdin="some text")
+    assert "Standard input holds text beside -p" in message
+    message = refused("-m", bundles(), stdin=photo.read_bytes())
+    assert "Standard input is a picture, so questions cannot come from there" in message
+    assert "cut short or damaged" in refused("-m", bundles(), *ASK, stdin=photo.read_bytes()[:99])
+    assert "No question came on standard input" in refused(photo, "-m", bundles())
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(bundles: Any) -> None:
+    command = [sys.executable, "-c", MAIN, "-m", str(bundles()), *ASK]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read().decode() == chat("-m", bundles(), *ASK)[0]
+        assert process.wait(60) == 0
+
+
+def test_a_question_may_name_its_picture(bundles: Any, photo: Path) -> None:
+    arguments = ("-m", bundles(), "--max-tokens", "6", "--json")
+    shown = json.loads(chat(photo, *arguments, "-p", "what is this?")[0])["answer"]
+    for line in (f"what is this? {photo}", f"'{photo}' what is this?", f"{photo}\nwhat is this?"):
+        assert json.loads(chat(*arguments, stdin=line)[0])["answer"] == shown
+    assert json.loads(chat(*arguments, "-p", f"what is this? {photo}")[0])["answer"] == shown
+    assert "There is no picture gone.png;" in refused("-m", bundles(), "-p", "what is gone.png?")
+
+
+def test_pictures_are_given_as_paths_of_several_kinds(bundles: Any, photo: Path) -> None:
+    ask = ("-m", bundles(), *ASK)
+    shown = chat(photo, *ask)
+    home = {"HOME": str(photo.parent), "USERPROFILE": str(photo.parent)}
+    assert chat("~/park.png", *ask, **home) == chat(photo.as_uri(), *ask) == shown
+    assert "is an address" in refused("https://example.org/a.png", *ask)
+
+
+def test_a_bad_line_of_a_pipe_is_reported_and_the_rest_is_asked(bundles: Any) -> None:
+    arguments = ("-m", bundles(), "--max-tokens", "4")
+    good, _ = chat(*arguments, stdin="one\ntwo\n")
+    out, err = chat(*arguments, stdin=f"one\n\n{'7' * 3000}\nmissing.png ?\ntwo\n", code=2)
+    assert out == good
+    first, second = err.splitlines()
+    assert first.startswith("Error: Line 3: The prompt ")
+    assert second.startswith("Error: Line 4: There is no picture missing.png;")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_crash(bundles: Any, closed: str) -> None:
+    command = f'exec "$0" -c "$1" -m "$2" -p hello --max-tokens 4 {closed}'
+    arguments = ["sh", "-c", command, sys.executable, MAIN, str(bundles())]
+    done = subprocess.run(arguments, capture_output=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stderr == b""
+    answer = chat("-m", bundles(), "-p", "hello", "--max-tokens", "4")[0]
+    assert done.stdout.decode() == ("" if ">&-" in closed.replace("2>&-", "") else answer)
+
+
+def test_the_notice_of_the_demo_model_comes_once_a_day(tmp_path: Path) -> None:
+    own = {"MMGPT_LITE_CACHE": str(tmp_path)}
+    ask = ("-p", "hello", "--max-tokens", "2")
+    assert chat(*ask, "--quiet", **own)[1] == ""
+    assert "demo model, which knows drawn scenes" in chat(*ask, **own)[1]
+    assert chat(*ask, **own)[1] == ""
+    (mark,) = (tmp_path / "notices").iterdir()
+    os.utime(mark, (0, 0))
+    assert "demo model" in chat(*ask, **own)[1]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("lite.commands.chat", "lite.commands.serve", "qlora.commands.train"),
+        *("export.commands.export", "bench.commands.bench"),
+    ],
+)
+def test_every_command_tells_its_version(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True)
+    assert done.returncode == 0
+    assert done.stdout.decode().endswith(f", version {lite.__version__}\n")
+
+
+def test_names_with_escape_sequences_are_printed_without(bundles: Any) -> None:
+    name = "\x1b]0;owned\x07\x9b31m.png"
+    for arguments in ((name, "-m", bundles(), *ASK), ("-m", f"no{name}", *ASK), (f"--{name}",)):
+        _, err = chat(*arguments, code=2)
+        assert "owned" in err
+        assert not {"\x1b", "\x07", "\x9b"} & {*err}
 
 
 def test_chatting_loads_nothing_that_only_training_needs(bundles: Any, photo: Path) -> None:

@@ -184,10 +184,27 @@ def test_sessions_that_cannot_go_on_are_one_sentence_and_exit_code_2(
     assert "give one of them" in both
 
 
-def test_one_question_leaves_the_last_conversation_alone(bundles: Any, data: Path) -> None:
+def test_one_question_leaves_the_last_conversation_alone(
+    terminal: Any, bundles: Any, data: Path
+) -> None:
+    here = terminal("-m", bundles(), *SHORT)
+    here.enter("who are you?")
+    leave(here)
+    (file,) = data.glob("sessions/*")
+    before = file.read_bytes()
     run("-m", bundles(), *SHORT, "-p", "what is this?")
     run("-m", bundles(), *SHORT, stdin=b"what is this?\n")
+    assert file.read_bytes() == before
+    assert len([*data.glob("sessions/*")]) == 2
+
+
+def test_one_question_can_be_gone_on_with(bundles: Any, photo: Path, data: Path) -> None:
+    ask = ("-m", bundles(), *SHORT)
+    run(photo, *ask, "-p", "what is this?", "--no-history")
     assert not data.exists()
+    run(photo, *ask, "-p", "what is this?")
+    out, _ = run("--continue", *ask, "-p", "and this?")
+    assert run(photo, *ask, stdin=b"what is this?\nand this?\n")[0].endswith(out)
 
 
 def test_no_history_leaves_nothing_behind(terminal: Any, bundles: Any, data: Path) -> None:

@@ -1,5 +1,6 @@
 """Paths as people drop, type and quote them, and the clipboard."""
 
+import io
 import os
 import shlex
 import sys
@@ -12,8 +13,9 @@ from PIL import Image
 
 from lite.errors import BadInput
 from lite.terminal import attachments
-from lite.terminal.attachments import dropped, path, paths
+from lite.terminal.attachments import attached, dropped, is_picture, path, paths
 from tests.lite.conftest import CAT, DOG
+from tests.one_sentence import check_one_sentence
 
 
 @pytest.fixture
@@ -80,6 +82,71 @@ def test_other_lines_are_questions(photo: Callable[[str], str], tmp_path: Path) 
         "x/" * 200_000,
     ):
         assert dropped(line) == []
+
+
+@pytest.mark.parametrize("name", ["tiger.png", "my tiger.png", "größe.png"])
+def test_a_picture_at_either_end_is_cut_out(name: str, photo: Callable[[str], str]) -> None:
+    file = photo(name)
+    for written in (file, f"'{file}'", f'"{file}"', Path(file).as_uri(), file.replace(" ", "\\ ")):
+        assert attached(f"{written} What colour is it?") == ([file], "What colour is it?")
+        assert attached(f"What colour is it? {written}") == ([file], "What colour is it?")
+        assert attached(written) == ([file], "")
+
+
+def test_a_picture_in_the_middle_stays_in_the_question(photo: Callable[[str], str]) -> None:
+    one, two = photo("one.png"), photo("two.png")
+    for line in (f"Is {one} nice?", f"Is it {one}?", f"What of {one} and {two}, then?"):
+        pictures, question = attached(line)
+        assert pictures == [file for file in (one, two) if file in line]
+        assert question == line
+    assert attached(f"{one}, {two}: which is larger?") == ([one, two], "which is larger?")
+
+
+def test_names_with_spaces_of_other_kinds_are_found(photo: Callable[[str], str]) -> None:
+    narrow = photo("Screenshot 2024-01-01 at 9.41.00\u202fAM.png")
+    for line in (narrow, narrow.replace("\u202f", " "), narrow.replace(" ", "\\ ")):
+        assert attached(f"{line} What is it?") == ([narrow], "What is it?")
+        assert dropped(line) == [narrow]
+    composed = photo("gr\u00f6\u00dfe.png")
+    assert attached(composed.replace("\u00f6", "o\u0308") + " What?") == ([composed], "What?")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("missing.png What is it?", "missing.png"),
+        ("What is it? /nowhere/missing.JPG", "/nowhere/missing.JPG"),
+        ("'no such photo.webp' what?", "no such photo.webp"),
+        ("What is in missing.avif?", "missing.avif"),
+        ("What is it? file:///nowhere/x", "file:///nowhere/x"),
+        ("What is https://example.org/a.png?", "https://example.org/a.png"),
+        ("HTTP://example.org", "HTTP://example.org"),
+        ("C:\\Users\\me\\x.png", "C:\\Users\\me\\x.png"),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_its_name(line: str, name: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        attached(line)
+    check_one_sentence(refusal, name)
+
+
+def test_words_that_only_look_like_files_are_text(photo: Callable[[str], str]) -> None:
+    photo("cat")
+    for line in ("what is a cat?", "a .png is what?", "`missing.png` what?", "5/6", "and/or", "~"):
+        assert attached(line) == ([], line)
+    assert attached("x " * 100_000) == ([], "x " * 100_000)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_a_picture_is_known_by_its_first_bytes(format: str) -> None:
+    file = io.BytesIO()
+    Image.fromarray(DOG).save(file, format)
+    assert is_picture(file.getvalue()[:64])
+
+
+def test_text_is_no_picture() -> None:
+    for text in (b"", b"What is this?\n", b"BMW, what is it?", b"GIF89a", "größe".encode()):
+        assert not is_picture(text)
 
 
 def test_a_home_folder_is_found(

@@ -95,11 +95,16 @@ def test_help_lists_every_command(session: ChatSession) -> None:
 
 def test_an_unknown_command_names_the_nearest(session: ChatSession) -> None:
     assert refused(session, "/hlep me") == (
-        "There is no command /hlep, the nearest is /help; /help shows all, and a space before the "
-        "slash makes the line a question."
+        "There is no command /hlep, the nearest is /help; /help shows all commands, and a space "
+        "before the slash makes the line a question."
     )
     assert "the nearest is /image;" in refused(session, "/img x.png")
-    assert "There is no command /," in refused(session, "/")
+    assert refused(session, "/foo") == (
+        "There is no command /foo; /help shows all commands, and a space before the slash makes "
+        "the line a question."
+    )
+    assert "There is no command /;" in refused(session, "/")
+    assert "There is no command or picture /foo/bar;" in refused(session, "/foo/bar baz")
     handle(session, " /hlep me")
     assert session.chat.exchanges[0].question == " /hlep me"
 
@@ -156,6 +161,38 @@ def test_a_dropped_image_is_no_question(
     assert [picture.name for picture in session.waiting] == [str(photo)] * 2
     assert capsys.readouterr().err == f"{photo}, 60 x 70, goes with the next question.\n" * 2
     assert session.chat.exchanges == []
+
+
+def test_a_picture_beside_words_goes_with_them(
+    session: ChatSession, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = session.model.chat()
+    list(other.ask("What colour is it?", str(photo), max_tokens=5))
+    for line in (f"What colour is it? '{photo}'", f"{photo} What colour is it?"):
+        handle(session, line)
+        assert f"{photo}, 60 x 70, goes with this question." in capsys.readouterr().err
+        asked = session.chat.exchanges.pop()
+        assert (asked.question, asked.answer) == ("What colour is it?", other.exchanges[0].answer)
+        assert [image.key for image in asked.images] == [
+            image.key for image in other.exchanges[0].images
+        ]
+
+
+def test_a_picture_that_is_not_there_is_named(session: ChatSession, tmp_path: Path) -> None:
+    for name in ("missing.png", str(tmp_path / "missing.jpg"), "~/missing.avif"):
+        for line in (name, f"{name} What colour is it?", f"What colour is it? {name}"):
+            assert refused(session, line).startswith(f"There is no picture {name};")
+    address = "https://example.org/cat.png"
+    assert refused(session, f"What is {address}?").startswith(f"{address} is an address")
+
+
+def test_words_of_other_programs_leave(session: ChatSession) -> None:
+    for line in ("exit", "quit", "/exit", "/bye", "/quit", " EXIT "[1:]):
+        with pytest.raises(Quit):
+            handle(session, line)
+    assert slash_commands.run(session, "/?") == slash_commands.run(session, "/help")
+    handle(session, "exit the room?")
+    assert session.chat.exchanges[0].question == "exit the room?"
 
 
 def test_undo_forgets_the_last_question(session: ChatSession, photo: Path) -> None:
