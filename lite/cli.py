@@ -28,14 +28,16 @@ BACKGROUND_JOIN_SECONDS = 0.5
 CONTROLS = {c: None for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
 
 
-def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
-    """Run a click command and leave the process with its exit code."""
+def run(
+    command: click.Command, arguments: list[str] | None = None, name: str | None = None
+) -> NoReturn:
+    """Run a click command and leave the process with its exit code; `name` is for its usage."""
     _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without emoji still gets the rest
             stream.reconfigure(errors="replace")
     try:
-        ended = command.main(args=arguments, standalone_mode=False)
+        ended = command.main(arguments, name, standalone_mode=False)
         sys.stdout.flush()
         code = ended if isinstance(ended, int) else 0  # click returns the code of its Exit
     except click.ClickException as error:

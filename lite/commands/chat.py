@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lite.cli import device_option, entry_point, say, version_option
+from lite.cli import device_option, run, say, version_option
 from lite.errors import BadInput
 
 if TYPE_CHECKING:
@@ -44,19 +43,7 @@ Example: lite-chat park.jpg -m bundle -p "How many dogs are there?"
 PIPE_SECONDS = 0.5
 
 
-class ChatCommand(click.Command):
-    """The chat, and `cache` before anything else is read."""
-
-    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
-        given = sys.argv[1:] if args is None else [*args]
-        if given[:1] == ["cache"] and not Path("cache").exists():
-            from lite.commands.cache import command as cache
-
-            return cache.main(given[1:], "lite-chat cache", *more[1:], **options)
-        return super().main(given, *more, **options)
-
-
-@click.command(cls=ChatCommand, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @click.option(
     "-m",
@@ -248,7 +235,13 @@ def _text(line: bytes) -> str:
         ) from None
 
 
-main = entry_point(command)
+def main() -> None:
+    if sys.argv[1:2] == ["cache"] and not Path("cache").exists():
+        from lite.commands.cache import command as cache
+
+        run(cache, sys.argv[2:], "lite-chat cache")
+    run(command)
+
 
 if __name__ == "__main__":
     main()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lite.commands.chat import command
+from lite.commands.cache import command
 from lite.errors import BadInput
 
 
@@ -28,7 +28,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def cache(*arguments: str) -> list[list[str]]:
     """The words of each line that the command prints."""
-    done = CliRunner().invoke(command, ["cache", *arguments], catch_exceptions=False)
+    done = CliRunner().invoke(command, [*arguments], catch_exceptions=False)
     assert done.exit_code == 0
     return [line.split() for line in done.stdout.splitlines()]
 
