@@ -18,9 +18,10 @@ from starlette.types import Receive, Scope, Send
 
 from lite.server.errors import Refused
 
-READ_SECONDS = 60
+GAP_SECONDS = 20  # without a byte of the body
 DISCARD_SECONDS = 10
 SEND_SECONDS = 60
+RETRY_SECONDS = 2
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
@@ -31,15 +32,56 @@ STREAM_HEADERS = {
 LINE_ENDS = {number: f"\\u{number:04x}" for number in (0x85, 0x2028, 0x2029)}
 
 
-class RequestBody:
-    """The body of a JSON request."""
+class BodyBudget:
+    """Bytes that all requests together may hold before they have a place in the queue."""
 
-    def __init__(self, scope: Scope, receive: Receive, limit: int) -> None:
-        """`limit` is in bytes."""
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def take(self, count: int) -> None:
+        """Count bytes in.
+
+        Raises:
+            Refused: there are too many.
+        """
+        if count > self._left:
+            retry = {"Retry-After": str(RETRY_SECONDS)}
+            message = "The server holds too many large requests; try again in a moment."
+            raise Refused(429, message, code="queue_full", headers=retry)
+        self._left -= count
+
+    def give(self, count: int) -> None:
+        """Count bytes out."""
+        self._left += count
+
+
+class RequestBody:
+    """The body of a JSON request; as a context it is counted in a budget."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, limit: int, seconds: float, budget: BodyBudget
+    ) -> None:
+        """
+        Args:
+            scope, receive: of the request.
+            limit: bytes.
+            seconds: until all of it must be there.
+            budget: of all requests.
+        """
         self._headers = Headers(scope=scope)
         self._receive = receive
         self._limit = limit
+        self._seconds = seconds
+        self._budget = budget
+        self._held = 0
         self._more = True
+
+    def __enter__(self) -> RequestBody:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._budget.give(self._held)
+        self._held = 0
 
     async def read(self) -> bytes:
         """All of it.
@@ -51,14 +93,22 @@ class RequestBody:
         kind = self._headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":  # which also keeps pages of other origins out
             raise Refused(415, "The body must be JSON; send Content-Type: application/json.")
+        encoding = self._headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            message = f"The body is encoded as {encoding[:40]}; send it without Content-Encoding."
+            raise Refused(415, message, headers={"Accept-Encoding": "identity"})
         body = bytearray()
         length = self._headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._limit:
             raise self._too_large()
         try:
-            with anyio.fail_after(READ_SECONDS):
+            with anyio.fail_after(self._seconds):
                 while self._more:
-                    body += await self._part()
+                    with anyio.fail_after(GAP_SECONDS):
+                        part = await self._part()
+                    self._budget.take(len(part))
+                    self._held += len(part)
+                    body += part
                     if len(body) > self._limit:
                         raise self._too_large()
         except TimeoutError:

@@ -1,7 +1,8 @@
 """A uvicorn server that stops gracefully.
 
 Contract: at SIGTERM or Ctrl-C it takes no more requests, lets running answers finish for a while,
-then ends them; answers that have not begun are refused.
+then ends them; answers that have not begun are refused. What goes wrong between the system and the
+event loop is one line in the log, and not at every turn.
 """
 
 from __future__ import annotations
@@ -9,15 +10,24 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import logging
 import os
 import socket
+import time
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
 
 from lite.errors import BadInput
+from lite.server.http_protocol import BoundedProtocol, possible_connections
 
-BACKLOG = 2048
+log = logging.getLogger("lite.server")
+
+# Connections that the loop accepts at once, before it looks at any of them.
+BACKLOG = 128
+LOG_SECONDS = 10  # between two lines about the same kind of fault
 GRACE_SECONDS = 20
 CANCEL_SECONDS = 5  # for cancelled requests to end
 MAX_NAME = 60  # characters of a wrong --host that are shown
@@ -30,9 +40,17 @@ class Server(uvicorn.Server):
     """Serves one application; `grace` is the seconds that answers have to finish at the end."""
 
     def __init__(self, app: Starlette, grace: int = GRACE_SECONDS) -> None:
+        settings = app.state.settings
+        protocol = partial(
+            BoundedProtocol,
+            header_seconds=settings.header_seconds,
+            max_connections=possible_connections(settings.max_connections),
+        )
         super().__init__(
             uvicorn.Config(
                 app,
+                http=cast("type[asyncio.Protocol]", protocol),
+                backlog=BACKLOG,
                 log_level="critical",  # errors are logged where they are caught, in one line
                 access_log=False,
                 server_header=False,
@@ -42,7 +60,21 @@ class Server(uvicorn.Server):
             )
         )
         self._service = app.state.service
+        self._logged: dict[str, float] = {}
         keep_memory_flat()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._log_fault)
+        await super().serve(sockets)
+
+    def _log_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """One line for what went wrong outside of any request, such as accepting a connection."""
+        error = context.get("exception")
+        what = f"{context['message']} ({error})" if error else str(context["message"])
+        kind = f"{type(error).__name__} {context['message']}"
+        if time.monotonic() - self._logged.get(kind, -LOG_SECONDS) >= LOG_SECONDS:
+            self._logged[kind] = time.monotonic()
+            log.error("%s", " ".join(what.split()))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.pool.stopping = True

@@ -1,10 +1,13 @@
 """Messages of a chat request as turns of the model's template.
 
-Contract: pure; knows the API's messages and the order that the template can show.
+Contract: pure, and linear in the length of the messages; knows the API's messages and the order that
+the template can show. A message is never dropped: what the template has no place for becomes text of
+the turn that it belongs to, or is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lite.server.errors import Refused
@@ -14,8 +17,12 @@ from lite.server.protocol import (
     Message,
     SystemMessage,
     TextPart,
+    ToolMessage,
     UserMessage,
 )
+
+# What is asked about an image that came without words.
+DESCRIBE = "Describe the image."
 
 
 @dataclass
@@ -27,54 +34,92 @@ class Turn:
     answer: str | None = None
 
 
+@dataclass
+class _Open:
+    """A turn whose texts are still being collected."""
+
+    asked: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    answered: list[str] | None = None
+
+    def turn(self) -> Turn:
+        question = _joined(self.asked)
+        if self.images and not question.strip():
+            question = DESCRIBE
+        answer = None if self.answered is None else _joined(self.answered)
+        return Turn(question, self.images, answer)
+
+
 def conversation_turns(messages: list[Message]) -> tuple[str | None, list[Turn]]:
     """The opening line, if there is one, and the turns.
 
     Neighbouring messages of one role are joined by an empty line. A turn's images come before its
-    text, which is where the template has them.
+    text, which is where the template has them. A system message after the first turn has begun is a
+    part of the next question, and so is what a tool returned; an assistant's message before all
+    others answers an empty question.
 
     Raises:
         Refused: an order that the template cannot show.
     """
-    opening = [_text(m.content) for m in messages if isinstance(m, SystemMessage)]
-    turns: list[Turn] = []
+    opening: list[str] = []
+    turns: list[_Open] = []
+    asks = False  # whether the last turn has a question of the user's, or a tool's result
     for i, message in enumerate(messages):
-        if isinstance(message, SystemMessage):
-            if turns:
-                raise _refused(i, "a system message must come before all others")
-        elif isinstance(message, UserMessage):
-            if not turns or turns[-1].answer is not None:
-                turns.append(Turn())
-            _add(turns[-1], message)
-        else:
-            _answered(turns, i, message)
-    if not turns or turns[-1].answer is not None:
+        if isinstance(message, AssistantMessage):
+            if not turns:
+                turns.append(_Open())
+            turns[-1].answered = [*(turns[-1].answered or ()), *_answer(message)]
+            asks = False
+            continue
+        if isinstance(message, SystemMessage) and not turns:
+            opening.append(_text(message.content))
+            continue
+        if isinstance(message, ToolMessage) and not turns:
+            raise _refused(i, "a tool message must follow an assistant's tool_calls")
+        if not turns or turns[-1].answered is not None:
+            turns.append(_Open())
+        _ask(turns[-1], message)
+        asks = asks or not isinstance(message, SystemMessage)
+    if not asks:
         raise _refused(len(messages) - 1, "the last message must be the user's")
-    return "\n\n".join(opening) if opening else None, turns
+    return _joined(opening) if opening else None, [turn.turn() for turn in turns]
 
 
-def _add(turn: Turn, message: UserMessage) -> None:
+def _ask(turn: _Open, message: SystemMessage | UserMessage | ToolMessage) -> None:
+    if isinstance(message, ToolMessage):
+        name = f" of {message.name}" if message.name else ""
+        turn.asked.append(f"Result{name}: {_text(message.content)}")
+        return
     content = message.content
-    if not isinstance(content, str):
-        turn.images += [part.image_url.url for part in content if isinstance(part, ImagePart)]
-        content = _text([part for part in content if isinstance(part, TextPart)])
-    turn.question = _join(turn.question, content)
+    if isinstance(message, UserMessage):
+        if not isinstance(content, str):
+            turn.images += [part.url for part in content if isinstance(part, ImagePart)]
+        turn.images += [_address(image) for image in message.images or ()]
+    turn.asked.append(_text(content))
 
 
-def _answered(turns: list[Turn], i: int, message: AssistantMessage) -> None:
-    if not turns:
-        raise _refused(i, "the first message after the system's must be the user's")
-    content = _text(message.content or "")
-    before = turns[-1].answer
-    turns[-1].answer = content if before is None else _join(before, content)
+def _answer(message: AssistantMessage) -> list[str]:
+    calls = [call.function for call in message.tool_calls or ()]
+    calls += [message.function_call] if message.function_call else []
+    return [
+        _text(message.content or ""),
+        *(f"Call of {call.name} with {call.arguments}" for call in calls),
+    ]
 
 
-def _text(content: str | list[TextPart]) -> str:
-    return content if isinstance(content, str) else "\n".join(part.text for part in content)
+def _address(image: str) -> str:
+    """An image as Ollama's clients send it, as an address."""
+    return image if ":" in image[:8] else f"data:;base64,{image}"
 
 
-def _join(before: str, text: str) -> str:
-    return f"{before}\n\n{text}" if before and text else before or text
+def _text(content: str | Iterable[TextPart | ImagePart]) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.text for part in content if isinstance(part, TextPart))
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return "\n\n".join(text for text in texts if text)
 
 
 def _refused(i: int, why: str) -> Refused:

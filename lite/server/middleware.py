@@ -22,6 +22,7 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
 COUNTED = ("/health", "/metrics", "/openapi.json", "/v1/chat/completions", "/v1/models")
@@ -34,7 +35,7 @@ class AccessMiddleware:
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self._app = app
         self._key = settings.api_key.encode() if settings.api_key else None
-        self._hosts = settings.hosts
+        self._hosts = settings.allowed_hosts
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,11 +68,15 @@ class AccessMiddleware:
             self._metrics.requests.labels(path, str(status)).inc()
 
     def _check(self, path: str, headers: Headers) -> None:
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # Two lengths for one body: a proxy before us may believe the other one (RFC 9112, 6.1).
+            message = "A request has either Content-Length or Transfer-Encoding; send one of them."
+            raise Refused(400, message, headers={"Connection": "close"})
         if self._hosts and _name(headers.get("host", "")) not in self._hosts:
             raise Refused(
                 403,
-                "This server answers to its local name only; start it with --api-key to use "
-                "another.",
+                "This server answers to its local name only; start it with --api-key, or name "
+                "the host with --allow-host.",
                 code="host_not_allowed",
             )
         if self._key is None or not (path.startswith("/v1/") or path == "/metrics"):
