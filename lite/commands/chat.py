@@ -29,10 +29,10 @@ which knows drawn scenes.
 
 IMAGE is a picture file, or - for one from standard input; several are shown
 to the model in order. With -p the question is asked once and only the answer
-is printed; a picture that is piped in goes with it. In a terminal the chat
-goes on until Ctrl-D, Ctrl-C stops an answer, and /help lists what else there
-is. Piped input is read as one question a line. A question may name pictures
-by their paths.
+is printed; a picture that is piped in goes with it, and a text follows it.
+In a terminal the chat goes on until Ctrl-D, Ctrl-C stops an answer, and /help
+lists what else there is. Piped input is read as one question a line. A
+question may name pictures by their paths.
 
 `lite-chat cache` shows, bounds and clears what is kept on the disk.
 
@@ -104,13 +104,13 @@ def command(
         device,
         threads,
         hashing=lambda name: say_unless_quiet(f"Checking {name} for the first time..."),
-        notice=say_unless_quiet if model is not None else once_a_day(say_unless_quiet),
+        notice=say_unless_quiet if model is not None or quiet else once_a_day(prefetch.say),
     )
     if session is not None:
         store = session_store.named(session)
     elif go_on:
         store = session_store.continued(opened)
-    elif no_history:
+    elif no_history or not (interactive or prompt is not None):
         store = SessionStore()
     else:
         store = session_store.last(opened, interactive)
@@ -124,12 +124,16 @@ def command(
     if interactive:
         _interact(chat_session, pictures, no_history, no_pictures, quiet)
     elif prompt is not None:
-        in_use = "-" in images
-        pictures += [] if in_use else _piped(started + PIPE_SECONDS - time.perf_counter())
-        chat_session.waiting = pictures
-        chat_session.ask_line(prompt)
-        if not in_use and len(pictures) == len(images) and _piped(0):
-            raise BadInput("A picture came on standard input too late; give - to wait for it.")
+        picture, text = None, ""
+        if "-" not in images:
+            picture, text = _piped(started + PIPE_SECONDS - time.perf_counter())
+        chat_session.waiting = [*pictures, picture] if picture else pictures
+        chat_session.ask_line(f"{prompt}\n\n{text}" if text else prompt)
+        if not (picture or text or "-" in images) and any(_piped(0)):
+            raise BadInput(
+                "Standard input came after the question had been asked; give - to wait for a "
+                "picture."
+            )
     else:
         chat_session.waiting = pictures
         _ask_lines(chat_session)
@@ -165,17 +169,14 @@ def _picture(image: str) -> Picture:
     return attachments.standard_input() if image == "-" else load_image(attachments.argument(image))
 
 
-def _piped(seconds: float) -> list[Picture]:
-    """The picture that is piped in beside -p, if one comes within a time."""
+def _piped(seconds: float) -> tuple[Picture | None, str]:
+    """The picture or the text that is piped in beside -p, if any comes within a time."""
     from lite.terminal.attachments import is_picture, piped_start, standard_input
 
     start = piped_start(seconds)
-    if start and not is_picture(start):
-        raise BadInput(
-            "Standard input holds text beside -p; put it into the question, or close standard "
-            "input (</dev/null)."
-        )
-    return [standard_input()] if start else []
+    if is_picture(start):
+        return standard_input(), ""
+    return None, _text(sys.stdin.buffer.read()).strip() if start else ""
 
 
 def _interact(

@@ -64,9 +64,7 @@ class VisionEncoder:
             picture: checked RGB.
             computing: called if the vision graph has to run.
         """
-        preprocessing = self._bundle.manifest.preprocessing
-        content = f"{digest(picture)} {self._bundle.vision_digest}"
-        key = hashlib.sha256(content.encode()).hexdigest()
+        key = self._key(picture)
         array = self._memory.get(key)
         if array is None:
             with self._computing:
@@ -74,11 +72,22 @@ class VisionEncoder:
                 if array is None:
                     array = self._disk.get(key)
                 if array is None:
-                    computing()
-                    array = self.run(to_pixels(picture, preprocessing)[None])[1][0]
+                    array = self.compute(picture, computing).array
                     self._disk.put(key, array)
                 self._memory.put(key, array)
         return ImageFeatures(key, array)
+
+    def compute(
+        self, picture: Picture, computing: Callable[[], None] = lambda: None
+    ) -> ImageFeatures:
+        """As `encode`, without the cache: nothing tells whether the picture was seen before."""
+        computing()
+        pixels = to_pixels(picture, self._bundle.manifest.preprocessing)
+        return ImageFeatures(self._key(picture), self.run(pixels[None])[1][0])
+
+    def _key(self, picture: Picture) -> str:
+        content = f"{digest(picture)} {self._bundle.vision_digest}"
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The vision graph itself, without the cache.

@@ -17,7 +17,7 @@ from lite.chat.answer import StreamEvent, Timings
 from lite.chat.chat import Chat
 from lite.chat.conversation import Conversation, Exchange
 from lite.server.answer_cache import AnswerCache
-from lite.server.images import EncodedImage, Images
+from lite.server.images import EncodedImage, Images, image_names
 from lite.server.messages import Turn
 from lite.server.pool import Pool, Slot
 from lite.server.protocol import ChatRequest
@@ -25,11 +25,22 @@ from lite.server.protocol import ChatRequest
 
 @dataclass
 class AnswerJob:
-    """What a request asks for; `files` are the image files of each turn."""
+    """What a request asks for.
+
+    Attributes:
+        request: it.
+        system: the opening line; None for the template's.
+        turns: of the conversation; the last one has no answer.
+        caller: whose caches it may use, see `Settings.isolate`.
+        notes: sentences for the person.
+        files: the image files of each turn.
+    """
 
     request: ChatRequest
     system: str | None
     turns: list[Turn]
+    caller: bytes = b""
+    notes: list[str] = field(default_factory=list)
     files: list[list[bytes]] = field(default_factory=list)
 
 
@@ -55,7 +66,7 @@ class Answer:
         self.images_cached = 0
 
     def start(self) -> None:
-        """All job up to the first token of the answer.
+        """All work up to the first token of the answer.
 
         Raises:
             Refused: an image cannot be used.
@@ -64,9 +75,10 @@ class Answer:
         job, question = self._job, self._job.turns[-1].question
         encoded, seconds, computed = self._encode_images()
         features = [[image.features for image in turn] for turn in encoded]
-        past, self._key = self._answers.rebuild(job.system, job.turns, features)
+        past, self._key = self._answers.rebuild(job.system, job.turns, features, job.caller)
         self._last = past.exchanges[-1] if past.exchanges else None
-        self._slot = self._pool.take_slot(*_prompt(past, Exchange(question, features[-1])))
+        ids, images = _prompt(past, Exchange(question, features[-1]))
+        self._slot = self._pool.take_slot(ids, images, job.caller)
         self._chat = Chat(past.engine, decoder=self._slot.decoder, conversation=past)
         asked = self._chat.ask(
             question,
@@ -78,7 +90,7 @@ class Answer:
             **job.request.sampling,
         )
         self._events = cast("Generator[StreamEvent, Any, Any]", asked)
-        notes = (note for image in encoded[-1] for note in image.notes)
+        notes = (*job.notes, *(note for image in encoded[-1] for note in image.notes))
         self._ready = [StreamEvent("", None, 0.0, self.timings, note) for note in notes]
         for event in self._events:
             self.timings = event.timings
@@ -115,7 +127,12 @@ class Answer:
             _check_cancelled()
             computed += 1
 
-        encoded = [[self._images.encode(f, computing) for f in files] for files in self._job.files]
+        total = sum(map(len, self._job.files))
+        names = iter(image_names(total))
+        encoded = [
+            [self._images.encode(file, next(names), computing, self._job.caller) for file in files]
+            for files in self._job.files
+        ]
         return encoded, time.perf_counter() - start, computed
 
 

@@ -39,7 +39,11 @@ class AnswerCache:
         self._answers: RecentlyUsed[bytes, CachedAnswer] = RecentlyUsed(CACHE_BYTES, _weight)
 
     def rebuild(
-        self, system: str | None, turns: Sequence[Turn], images: Sequence[list[ImageFeatures]]
+        self,
+        system: str | None,
+        turns: Sequence[Turn],
+        images: Sequence[list[ImageFeatures]],
+        caller: bytes = b"",
     ) -> tuple[Conversation, bytes]:
         """The conversation before its last question, and the key of the answer to come.
 
@@ -47,9 +51,10 @@ class AnswerCache:
             system: the opening line; None for the template's.
             turns: all of them; the last one has no answer.
             images: the image features of each turn.
+            caller: whose conversation it is, see `Settings.isolate`.
         """
         conversation = Conversation(self._engine, system)
-        key = _link(b"", conversation.system)
+        key = _link(caller, conversation.system)
         dropped = 0
         for turn, features in zip(turns, images, strict=True):
             key = _link(key, turn.question, *(image.key for image in features))

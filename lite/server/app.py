@@ -12,6 +12,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -28,11 +29,19 @@ from lite.server.service import Service
 from lite.server.settings import Settings
 
 WEB = Path(__file__).parent / "web"
+PATHS = ("/v1/chat/completions", "/v1/models", "/health", "/metrics", "/openapi.json")
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def create_app(model: Model, settings: Settings | None = None) -> Starlette:
     """The application for one model.
+
+    Without other settings it answers to the names of this machine only, for `uvicorn.run` listens
+    on 127.0.0.1. `lite.server.http_server.Server` runs it with the limits of connections that are
+    uvicorn's to keep.
+
+    Raises:
+        BadInput: the bundle is broken.
 
     Example:
         >>> uvicorn.run(create_app(lite.load("bundle")))
@@ -63,7 +72,7 @@ def create_app(model: Model, settings: Settings | None = None) -> Starlette:
     async def openapi(request: Request) -> Response:
         return JSONResponse(openapi_document)
 
-    chat = ChatCompletions(service, metrics, name, model.tokenizer, settings.max_body)
+    chat = ChatCompletions(service, metrics, name, model.tokenizer, settings)
     routes = [
         Route("/health", health),
         Route("/metrics", prometheus),
@@ -72,19 +81,30 @@ def create_app(model: Model, settings: Settings | None = None) -> Starlette:
         Route("/v1/models/{id:path}", one_model),
         Route("/v1/chat/completions", chat, methods=["POST"]),
     ]
-    app = Starlette(
-        routes=routes,
-        middleware=[Middleware(AccessMiddleware, settings=settings, metrics=metrics)],
-        exception_handlers={HTTPException: _http},
-    )
+    middleware = [Middleware(AccessMiddleware, settings=settings, metrics=metrics)]
+    if settings.origins:  # outermost: browsers ask for permission without a key
+        middleware.insert(
+            0,
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+            ),
+        )
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _http})
     if WEB.is_dir():  # after all routes, and only if none has the path: else it would hide 405
         app.router.default = StaticFiles(directory=WEB, html=True)
     app.state.service = service
+    app.state.settings = settings
     return app
 
 
 async def _http(request: Request, error: Exception) -> Response:
     """Paths and methods that there are not."""
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path[:100]} is not possible here ({error.detail})."
+    what = f"{request.method} {request.url.path[:100]}"
+    message = f"{what} is not possible here ({error.detail})."
+    if error.status_code == 404:
+        message = f"There is no {what} here; there are {', '.join(PATHS)}."
     return Refused(error.status_code, message, headers=dict(error.headers or {})).response()

@@ -6,6 +6,7 @@ Contract: one sentence, a type and a code; never a traceback, never a path of th
 from __future__ import annotations
 
 import logging
+import re
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -15,6 +16,8 @@ from lite.errors import BadInput, LiteError, TooLong
 log = logging.getLogger("lite.server")
 
 SERVER = "server_error"
+# The folders of an absolute path, of POSIX or Windows.
+FOLDERS = re.compile(r"(?<![\w/:.])(?:[A-Za-z]:)?[/\\](?:[^/\\\n:;,'\"]+[/\\])*")
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
@@ -61,15 +64,31 @@ class Refused(Exception):
         )
 
 
-def refusal(error: Exception) -> Refused:
-    """What to tell the client about any error."""
+def refusal(error: Exception, context: int = 0) -> Refused:
+    """What to tell the client about any error.
+
+    Args:
+        error: it.
+        context: tokens that the model's context holds. Clients know a prompt that is too long by
+            the words that OpenAI's server has for it.
+    """
     if isinstance(error, Refused):
         return error
     if isinstance(error, TooLong):
-        return Refused(400, str(error), "messages", "context_length_exceeded")
+        what = f"This model's maximum context length is {context} tokens: {_lower(str(error))}"
+        return Refused(400, what, "messages", "context_length_exceeded")
     if isinstance(error, BadInput):
-        return Refused(400, str(error), code="invalid_value")
-    log.error("%s: %s", type(error).__name__, error)
+        return Refused(400, without_folders(str(error)), code="invalid_value")
+    log.error("%s: %s", type(error).__name__, " ".join(str(error).split()))
     if isinstance(error, LiteError):
-        return Refused(500, str(error))
+        return Refused(500, without_folders(str(error)))
     return Refused(500, "Something in the server went wrong; its log says what.")
+
+
+def without_folders(text: str) -> str:
+    """A sentence in which the server's files are called by their names alone."""
+    return FOLDERS.sub("", text)
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]

@@ -20,8 +20,13 @@ MAX_BYTES = 32 << 20
 SECONDS = 10.0  # for everything, from the connection to the last byte
 CHUNK = 1 << 16
 PORTS = {"http": 80, "https": 443}
-# IPv6 addresses that end in an IPv4 one: NAT64 (RFC 6052), and IPv4-compatible (RFC 4291).
-EMBEDDING = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
+# IPv6 addresses that end in an IPv4 one: NAT64 (RFC 6052), IPv4-compatible (RFC 4291) and
+# IPv4-translated (RFC 2765).
+EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
+# All of IPv6 that is given out as global unicast (RFC 4291, 2.4), and of it, for documentation.
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+DOCUMENTATION = ipaddress.ip_network("3fff::/20")  # RFC 9637
+ISATAP = 0x5EFE  # before an IPv4 address in the last 64 bits (RFC 5214)
 
 
 class Fetcher:
@@ -78,10 +83,13 @@ def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
-        if any(ip in network for network in EMBEDDING):
+        isatap = (int(ip) >> 32) & 0xFDFFFFFF == ISATAP
+        if isatap or any(ip in network for network in EMBEDDING):
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner:
             return is_public(str(inner))
+        if ip not in GLOBAL_UNICAST or ip in DOCUMENTATION:
+            return False
     return ip.is_global and not ip.is_multicast
 
 

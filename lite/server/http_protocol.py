@@ -1,7 +1,7 @@
 """HTTP connections that cannot be held open for nothing.
 
-Contract: a request's header must arrive in time, and where all connections are taken the one that has
-waited longest for a request makes room for a new one. Connections with a request under way stay.
+Contract: a request's header must arrive in time, and where all connections are taken the one that
+has waited longest for a request makes room for a new one. One with a request under way stays.
 """
 
 from __future__ import annotations

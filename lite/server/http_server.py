@@ -113,5 +113,10 @@ def listen(host: str, port: int) -> socket.socket:
         why = os.strerror(number) if number > 0 else str(error.strerror).partition(" (while")[0]
     except (UnicodeError, TypeError):  # which of the two depends on Python's version
         why = "this can be no host's name"
-    name = " ".join(host.split())[:MAX_NAME]
+    name = printable_name(host)
     raise BadInput(f"The server cannot listen on {name}, port {port} ({why}); give others.")
+
+
+def printable_name(host: str) -> str:
+    """A host as a sentence can hold it."""
+    return " ".join(host.split())[:MAX_NAME]

@@ -1,8 +1,8 @@
 """Messages of a chat request as turns of the model's template.
 
-Contract: pure, and linear in the length of the messages; knows the API's messages and the order that
-the template can show. A message is never dropped: what the template has no place for becomes text of
-the turn that it belongs to, or is refused.
+Contract: pure, and linear in the length of the messages; knows the API's messages and the order
+that the template can show. No message is dropped: what the template has no place for becomes text
+of the turn that it belongs to, or is refused.
 """
 
 from __future__ import annotations
@@ -27,11 +27,16 @@ DESCRIBE = "Describe the image."
 
 @dataclass
 class Turn:
-    """One question with the addresses of its images; the last one has no answer yet."""
+    """One question with the addresses of its images; the last one has no answer yet.
+
+    Attributes:
+        described: the images came without words, and the question is ours.
+    """
 
     question: str = ""
     images: list[str] = field(default_factory=list)
     answer: str | None = None
+    described: bool = False
 
 
 @dataclass
@@ -44,10 +49,9 @@ class _Open:
 
     def turn(self) -> Turn:
         question = _joined(self.asked)
-        if self.images and not question.strip():
-            question = DESCRIBE
+        described = bool(self.images) and not question.strip()
         answer = None if self.answered is None else _joined(self.answered)
-        return Turn(question, self.images, answer)
+        return Turn(DESCRIBE if described else question, self.images, answer, described)
 
 
 def conversation_turns(messages: list[Message]) -> tuple[str | None, list[Turn]]:

@@ -29,10 +29,10 @@ from lite.server.errors import Refused
 
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1000
-MAX_MESSAGES = 1 << 14  # whatever the server's settings say
+MAX_MESSAGES = 1 << 13  # whatever the server's settings say
 MAX_PARTS = 256
 # Braces, brackets and commas of a body: what makes reading JSON slow. No prompt that fits has more.
-MAX_STRUCTURE = 200_000
+MAX_STRUCTURE = 50_000
 NO_LIMIT = -1
 UNLIMITED_TOKENS = 1 << 30
 
@@ -299,7 +299,8 @@ def _refusal(error: ValidationError) -> Refused:
     if first["type"] == "json_invalid":
         return Refused(400, f"The body is not valid JSON ({first['msg'].rpartition(': ')[2]}).")
     unsupported = [name for name in names if name in UNSUPPORTED]
-    if unsupported and first["type"] != "missing" and names[-1] != "url":
+    of_user = "user" in first["loc"][2:3] and unsupported == ["images"]
+    if unsupported and first["type"] != "missing" and not of_user:
         return Refused(400, UNSUPPORTED[unsupported[0]], where, "unsupported_parameter")
     if first["type"] == "union_tag_invalid":
         context = first["ctx"]
@@ -307,7 +308,12 @@ def _refusal(error: ValidationError) -> Refused:
         given, allowed = context["tag"][:40], context["expected_tags"].replace("'", "")
         message = f"{where}.{field} is {given!r}; give one of {allowed}."
         return Refused(400, message, f"{where}.{field}", "invalid_value")
+    if first["type"] == "union_tag_not_found":
+        field = first["ctx"]["discriminator"].strip("'")
+        return Refused(400, f"{where} has no {field}.", f"{where}.{field}", "invalid_value")
     what = first["msg"].removeprefix("Value error, ")[:200]
+    if first["type"] == "list_type" and first["loc"][-1] == "<list>":
+        what = "Input should be a text or a list"
     return Refused(400, f"{where or 'The body'} is wrong: {what}.", where or None, "invalid_value")
 
 

@@ -76,15 +76,15 @@ def named(path: str) -> SessionStore:
 def last(model: Model, interactive: bool = True) -> SessionStore:
     """The store of the last conversation with a bundle.
 
-    Questions of scripts have a file of their own, so that none ends a person's conversation.
+    Single questions have a file of their own, so that none ends a conversation at the terminal.
     """
     # The bundle's content names the file: a moved bundle finds it, a changed one has another.
-    name = f"{'last' if interactive else 'piped'}-{model.bundle.digest[:16]}.session"
+    name = f"{'last' if interactive else 'single'}-{model.bundle.digest[:16]}.session"
     return SessionStore(data_dir("sessions") / name, warn=interactive)
 
 
 def continued(model: Model) -> SessionStore:
-    """The store of the last conversation, a person's or a script's, which must exist.
+    """The store of the last conversation, at the terminal or with one question, which must exist.
 
     Raises:
         BadInput: there was none with this bundle.

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.lite.server.conftest import LONG, Served, command, events, wait_until
+from tests.lite.spoiled import claim, recorded
 
 posix_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
@@ -45,9 +46,30 @@ def test_a_port_in_use_is_one_sentence(bundles: Any) -> None:
 
 def test_a_host_that_is_not_here_is_one_sentence(bundles: Any) -> None:
     for host in ("192.0.2.1", "no such\nhost", "a..b", "x" * 300, "ü" * 300):
-        message = refused("-m", bundles(), "--host", host, "--port", 0)
+        message = refused("-m", bundles(), "--host", host, "--port", 0, "--allow-anyone")
         assert "cannot listen" in message
         assert len(message) < 200
+
+
+def test_an_open_address_needs_a_key_or_a_word(bundles: Any) -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.1"):
+        message = refused("-m", bundles(), "--host", host, "--port", 0)
+        assert "--api-key" in message
+        assert "--allow-anyone" in message
+    with command("-m", bundles(), "--host", "0.0.0.0", "--allow-anyone") as running:
+        url = running.url.replace("0.0.0.0", "127.0.0.1")
+        headers = {"Host": "anything.example"}
+        assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
+
+
+def test_a_key_that_no_header_can_carry_is_one_sentence(bundles: Any) -> None:
+    assert "API key" in refused("-m", bundles(), "--port", 0, "--api-key", "schlüssel")
+
+
+def test_a_broken_vision_graph_is_refused_at_the_start(folder: Path) -> None:
+    (folder / "vision.onnx").write_bytes((folder / "vision.onnx").read_bytes()[:-9])
+    claim(folder, files=recorded(folder))
+    assert "vision.onnx" in refused("-m", folder, "--port", 0)
 
 
 def test_a_missing_bundle_is_one_sentence() -> None:

@@ -3,7 +3,7 @@
 from itertools import groupby, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lite.terminal.markdown import MarkdownStream
@@ -126,6 +126,7 @@ def test_the_end_gives_out_what_waited(text: str) -> None:
 SOUP = st.text(alphabet="*_`~#-+.1a \n\\\té", max_size=60)
 
 
+@settings(deadline=None)  # of a busy machine
 @given(SOUP, st.lists(st.integers(0, 60), max_size=8))
 def test_however_it_is_cut_nothing_is_lost_and_the_styles_are_the_same(
     text: str, cuts: list[int]
