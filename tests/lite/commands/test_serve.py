@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.lite.spoiled import claim, recorded
 
 from tests.lite.server.conftest import LONG, Served, command, events, wait_until
-from tests.lite.spoiled import claim, recorded
 
 posix_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
