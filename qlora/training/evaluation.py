@@ -15,7 +15,7 @@ import torch
 from lite.errors import BadInput
 from qlora.data.conversation import Conversation
 from qlora.model import VisionLanguageModel
-from qlora.training.feed import SampleEncoder
+from qlora.training.feed import SampleEncoder, record_name
 from qlora.training.row_loss import RowLoss
 from qlora.training.vision_features import VisionFeatures
 
@@ -56,7 +56,8 @@ class Evaluator:
                     usable.append((conversation, source))
                 except (BadInput, OSError) as problem:
                     if not self.encoder.skip_broken:
-                        raise self.encoder.refusal(problem) from problem
+                        name = record_name(conversation, source)
+                        raise self.encoder.refusal(problem, name) from problem
                     left_out["broken image"] += 1
             self.held_out[kind] = usable
         return left_out

@@ -69,11 +69,16 @@ class SampleEncoder:
         """Images on their way to the model. Raises `BadInput` or OSError."""
         return [image_input(ref, self.preprocessing, self.store) for ref in images]
 
-    def refusal(self, problem: Exception) -> BadInput:
+    def refusal(self, problem: Exception, record: str) -> BadInput:
         """The error of an image or record that ends the run."""
         text = str(problem).rstrip(".")
         advice = "" if self.skip_broken else "; data.bad_records=skip trains without such records"
-        return BadInput(f"{text}{advice}.")
+        return BadInput(f"{text}{f' ({record})' if record else ''}{advice}.")
+
+
+def record_name(conversation: Conversation, source: str) -> str:
+    """What to call a record in messages."""
+    return f"record {conversation.id!a} of {source}"
 
 
 @dataclass
@@ -127,8 +132,8 @@ class Feed(Dataset[MicroBatch]):
             for position in range(number * batch, (number + 1) * batch):
                 try:
                     drawn.append(self._usable(stream, position, micro.skipped))
-                except (BadInput, OSError) as problem:
-                    micro.error = str(self.encoder.refusal(problem))
+                except BadInput as problem:
+                    micro.error = str(problem)
                     return micro
             for kind in (IMAGES, TEXT):
                 chosen = [one for one in drawn if bool(one[1]) == (kind == IMAGES)]
@@ -144,12 +149,14 @@ class Feed(Dataset[MicroBatch]):
         """The sample at a position of a stream or, where it cannot be used, of another epoch.
 
         Raises:
-            BadInput, OSError: an image is broken and must not be skipped, or nothing is usable.
+            BadInput: an image is broken and must not be skipped, or nothing is usable.
         """
         stream = self.streams[name]
         for epoch in range(_MAX_DRAWS):
+            record = ""
             try:
                 conversation, source = stream[position + epoch * stream.epoch_length]
+                record = record_name(conversation, source)
                 sample = self.encoder.sample(conversation, source)
                 if not sample.trained:
                     raise BadRecord("nothing to train on within data.max_tokens")
@@ -158,9 +165,9 @@ class Feed(Dataset[MicroBatch]):
                 return sample, self.encoder.image_inputs(sample.images)
             except BadRecord as problem:
                 skipped[str(problem)] += 1
-            except (BadInput, OSError):
+            except (BadInput, OSError) as problem:
                 if not self.encoder.skip_broken:
-                    raise
+                    raise self.encoder.refusal(problem, record) from problem
                 skipped["broken image"] += 1
         raise BadInput(
             f"{_MAX_DRAWS} samples drawn one after the other could not be used "

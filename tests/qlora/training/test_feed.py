@@ -1,5 +1,7 @@
 """What a step trains on follows from the recipe."""
 
+import base64
+import json
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,21 @@ def test_fewer_samples_without_images_go_through_their_data_in_order(tmp_path: P
 def test_more_samples_without_images_than_with_are_refused() -> None:
     with pytest.raises(BadInput, match="text_batch is at most batch"):
         read_recipe("tiny", ("training.batch=2", "training.text_batch=3"))
+
+
+def test_a_broken_image_within_a_record_is_told_by_the_record(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "It."}]
+    torn = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n torn").decode()
+    records = [{"id": "seven", "image": torn, "conversations": turns}]
+    (tmp_path / "a.json").write_text(json.dumps(records))
+    own = (
+        "data.name=null",
+        f"data.root={tmp_path}",
+        "data.holdout=0",
+        "data.sets=[{path: a.json}]",
+    )
+    recipe = read_recipe("tiny", own)
+    with checkpoints_of(recipe) as checkpoints:
+        encoder = make_encoder(recipe, checkpoints.read(with_lora=False))
+    micro = Feed(open_data(recipe).streams, encoder, recipe.training)[0]
+    assert "(record 'seven' of a)" in micro.error
