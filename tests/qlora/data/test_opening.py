@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.one_sentence import check_one_sentence
 
 from lite.errors import BadInput
 from qlora.data.opening import IMAGES, MIXED, TEXT, Data, open_data
 from qlora.recipes.reading import read_recipe
 from qlora.recipes.schema import Recipe
 from tests.qlora.data.files import pictures, save
+from tests.refusals import check_one_sentence
 
 
 def about(image: str | list[str], number: int) -> dict[str, Any]:
