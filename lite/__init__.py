@@ -12,8 +12,13 @@ Example:
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime reads it once, when it is imported, which nothing does before this line. Otherwise
+# from 1.29 on it writes a device id into the user's cache, and looks up Microsoft's server.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from lite.chat.answer import StreamEvent, Timings

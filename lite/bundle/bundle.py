@@ -4,6 +4,11 @@ Contract: nothing of a bundle is used before its size and sha256 were compared w
 and no path leads out of the folder: the manifest lists plain file names, links are refused, and the
 graphs may keep their weights only in listed files. `lite` asks the manifest what a model can do,
 never its name.
+
+A bundle is trusted as a program is: its graphs are run by ONNX Runtime, which ends no loop that a
+graph asks for, and its expressions by `re` and `tokenizers`. The checks keep damaged files and
+wrong claims from being used, and a bundle from reaching other files; open none of somebody whom
+you do not trust.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from lite.files import sha256_of
 from lite.userdirs import cache_dir
 
 # Files up to this many bytes are hashed at each opening (a few hundredths of a second); larger ones
-# once, and again when their size or time of change differs.
+# once, and again when the file system tells that they may have changed.
 ALWAYS_HASHED = 1 << 26
 
 
@@ -33,12 +38,23 @@ class Bundle:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, folder: str | Path, hashing: Callable[[str], None] = lambda name: None) -> Bundle:
+    def open(
+        cls,
+        folder: str | Path,
+        hashing: Callable[[str], None] = lambda name: None,
+        verify: bool = False,
+    ) -> Bundle:
         """Open and check a bundle.
+
+        A file over 64 MiB that had the right hash once is not hashed again while it is the same
+        file (device and inode) of the same size with the same times of writing (mtime) and of
+        change (ctime). Nobody can set a ctime back but who sets the machine's clock or writes to
+        the disk itself; on Windows there is none, so that a file whose mtime was set back passes.
 
         Args:
             folder: the bundle.
             hashing: called with the name of each large file that is about to be hashed.
+            verify: hash every file.
 
         Raises:
             BadInput: anything is missing, truncated, altered, or would lead out of the folder.
@@ -47,7 +63,7 @@ class Bundle:
         try:
             manifest = read_manifest(folder)
             for name, record in manifest.files.items():
-                _check_file(folder / name, record, hashing)
+                _check_file(folder / name, record, hashing, verify)
             for graph in (VISION, DECODER):
                 _check_locations(folder / graph, manifest.files)
         except OSError as error:
@@ -87,7 +103,9 @@ def file_record(path: Path) -> FileRecord:
     return FileRecord(path.stat().st_size, sha256_of(path))
 
 
-def _check_file(path: Path, record: FileRecord, hashing: Callable[[str], None]) -> None:
+def _check_file(
+    path: Path, record: FileRecord, hashing: Callable[[str], None], verify: bool
+) -> None:
     if path.is_symlink():
         raise BadInput(f"{path} is a link, which a bundle may not hold; copy the file itself.")
     if not path.is_file():
@@ -100,7 +118,7 @@ def _check_file(path: Path, record: FileRecord, hashing: Callable[[str], None]) 
         )
     remembered = _Remembered(path, record)
     if size > ALWAYS_HASHED:
-        if remembered.known():
+        if not verify and remembered.known():
             return
         hashing(path.name)
     if file_record(path) != record:
@@ -116,8 +134,9 @@ class _Remembered:
     """A note in the user's cache that a large file had its right hash, while it is unchanged."""
 
     def __init__(self, path: Path, record: FileRecord) -> None:
-        stat = path.stat()
-        stamp = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino} {record.sha256}"
+        s = path.stat()
+        same = f"{s.st_dev} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
+        stamp = f"{path.resolve()} {same} {record.sha256}"
         self._note = cache_dir("verified") / hashlib.sha256(stamp.encode()).hexdigest()
 
     def known(self) -> bool:

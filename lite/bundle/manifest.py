@@ -8,9 +8,10 @@ by `lite.bundle.bundle`.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lite.bundle import attend
 from lite.bundle.injection import GATED, INJECTIONS, Injection
@@ -27,6 +28,13 @@ VISION, DECODER, TOKENIZER = "vision.onnx", "decoder.onnx", "tokenizer.json"
 REQUIRED = (VISION, DECODER, TOKENIZER)
 # Ids are int32 where they are narrowest.
 MAX_ID = 1 << 31
+# Of any size: no array of so many bytes can be made, nor has a model so many parameters.
+MAX_SIZE = 1 << 48
+# Characters of a name.
+MAX_NAME = 200
+SHA256 = re.compile("[0-9a-f]{64}")
+# What `precision` must say.
+NO_PRECISION = {"vision": None, "decoder": None}
 
 
 @dataclass(frozen=True)
@@ -151,36 +159,47 @@ class Manifest:
             )
         body = {key: value for key, value in data.items() if key not in ("format", "version")}
         try:
+            _check_names(cls, body, "the manifest")
+            for name in ("files", "special_ids", "precision"):
+                if type(body[name]) is not dict:
+                    raise ValueError(f"{name} is {_short(body[name])}")
             manifest = cls(
-                sizes=Sizes(**body.pop("sizes")),
+                sizes=_record(Sizes, body.pop("sizes"), "sizes"),
                 preprocessing=Preprocessing.from_json(body.pop("preprocessing")),
                 template=_template(body.pop("template"), version),
-                files={str(n): FileRecord(**r) for n, r in body.pop("files").items()},
+                files={n: _record(FileRecord, r, n) for n, r in body.pop("files").items()},
                 **body,
             )
             manifest._check()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, ValueError) as error:
             raise BadInput(
                 f"{where} is damaged or incomplete ({error}); export the bundle again."
             ) from None
         return manifest
 
     def _check(self) -> None:
+        for name in ("injection", "attend", "family", "encoder", "connector"):
+            value = getattr(self, name)
+            if type(value) is not str or len(value) > MAX_NAME:
+                raise ValueError(f"the {name} is {_short(value)}")
         if self.injection not in INJECTIONS:
             raise ValueError(f"unknown injection {self.injection!r}")
         if self.attend not in (attend.GATED_RULES if self.injection == GATED else (attend.OWN,)):
             raise ValueError(f"unknown attend rule {self.attend!r}")
         blockless = () if self.injection == GATED else ("blocks", "visual_heads")
         for name, value in asdict(self.sizes).items():
-            if type(value) is not int or (value != 0 if name in blockless else value < 1):
-                raise ValueError(f"{name} is {value!r}")
-        for name in ("family", "encoder", "connector"):
-            if type(getattr(self, name)) is not str:
-                raise ValueError(f"the {name} is {getattr(self, name)!r}")
+            least, most = (0, 0) if name in blockless else (1, MAX_SIZE)
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{name} is {_short(value)}")
+        for name, value in {**NO_PRECISION, **self.precision}.items():
+            if type(value) is not str or not 0 < len(value) <= MAX_NAME:
+                raise ValueError(f"the precision of {name} is {_short(value)}")
+        if type(self.proofs) is not list or any(type(proof) is not dict for proof in self.proofs):
+            raise ValueError(f"proofs is {_short(self.proofs)}")
         for token in ("<s>", "</s>", *self.template.specials, *self.special_ids):
             value = self.special_ids[token]
             if not token or type(value) is not int or not 0 <= value < MAX_ID:
-                raise ValueError(f"the id of {token!r} is {value!r}")
+                raise ValueError(f"the id of {token!r} is {_short(value)}")
         for name in REQUIRED:
             if name not in self.files:
                 raise KeyError(name)
@@ -188,7 +207,37 @@ class Manifest:
             if Path(name).name != name or name in ("", ".", "..") or set(name) & {"\\", "\0"}:
                 raise ValueError(f"the file name {name!r} is not a plain name")
             if type(record.size) is not int or record.size < 0:
-                raise ValueError(f"the size of {name} is {record.size!r}")
+                raise ValueError(f"the size of {name} is {_short(record.size)}")
+            if type(record.sha256) is not str or not SHA256.fullmatch(record.sha256):
+                raise ValueError(f"the sha256 of {name} is {_short(record.sha256)}")
+
+
+Record = TypeVar("Record", Sizes, FileRecord)
+
+
+def _record(kind: type[Record], data: Any, what: str) -> Record:
+    if type(data) is not dict:
+        raise ValueError(f"{what} is {_short(data)}")
+    _check_names(kind, data, what)
+    return kind(**data)
+
+
+def _check_names(kind: type, data: dict[str, Any], what: str) -> None:
+    """The fields of a dataclass, all that have no default and no others."""
+    known = {one.name: one for one in fields(kind)}
+    needed = {
+        name
+        for name, one in known.items()
+        if one.default is MISSING and one.default_factory is MISSING
+    }
+    if lacking := sorted(needed - data.keys()):
+        raise ValueError(f"{what} lacks {lacking[0]!r}")
+    if unknown := sorted(data.keys() - known.keys()):
+        raise ValueError(f"{what} has an unknown {unknown[0]!r}")
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:80]
 
 
 def _template(data: Any, version: int) -> Template:

@@ -8,14 +8,17 @@ trace.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from lite.bundle.attend import PRECEDING
 from lite.chat import session
 from lite.chat.answer import AnswerText, StreamEvent, Timings
 from lite.chat.conversation import Conversation, Exchange
@@ -38,6 +41,10 @@ DEFAULT_MAX_TOKENS = 512
 FREE_SHARE = 1 / 16
 # Share that is freed beyond that where turns have to be dropped.
 DROPPED_SHARE = 1 / 4
+LAST_IMAGE_ONLY = (
+    "Of several images before one question, this model's answer attends to the last one only; "
+    "ask about each image in a question of its own."
+)
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -85,12 +92,29 @@ class Chat:
         """
         self.engine = engine
         self._decoder = decoder
+        self._starting = threading.Lock()
+        # The answer under way, and the thread that asked for it.
+        self._current: tuple[Generator[StreamEvent], int] | None = None
+        self._told_of_images = False
+        # What the files that this chat was read from or written to were like then.
+        self._files: dict[Path, session.Stamp] = {}
         self.conversation = conversation or Conversation(engine, system)
 
     @property
     def decoder(self) -> Decoder:
-        """The decoder whose KV cache this chat uses."""
+        """The decoder that this chat was given, or else the engine's first."""
         return self._decoder or self.engine.decoder
+
+    @contextmanager
+    def lent_decoder(
+        self, ids: Sequence[int], images: Sequence[ImageFeatures]
+    ) -> Iterator[Decoder]:
+        """A decoder for a sequence, which nobody else uses meanwhile."""
+        if self._decoder is not None:
+            yield self._decoder
+            return
+        with self.engine.decoders.lend(ids, images) as decoder:
+            yield decoder
 
     @property
     def system(self) -> str:
@@ -124,7 +148,7 @@ class Chat:
         image: ImageInputs = None,
         *,
         sampling: Sampling | None = None,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
+        max_tokens: int | None = DEFAULT_MAX_TOKENS,
         stop: Sequence[str] = (),
         drop_turns: bool = True,
         prompt_lookup: bool = True,
@@ -137,8 +161,11 @@ class Chat:
             text: the question.
             image: one image or several, shown before the question: paths, encoded bytes, PIL
                 images, uint8 arrays `[H, W, 3]`, or features of `Model.encode_images`.
-            sampling: how tokens are chosen; greedy by default.
-            max_tokens: longest answer.
+            sampling: how tokens are chosen; greedy by default. With a seed and a temperature, the
+                same conversation, images and settings give the same answer again, on the same
+                machine with the same number of threads: the prompt is then prefilled from its
+                start, whatever the KV cache holds.
+            max_tokens: longest answer; None ends it only where the context does.
             stop: texts before which the answer ends; none of them is ever shown.
             drop_turns: where the context is full, drop the oldest turns; False ends the answer
                 there, and refuses a prompt that does not fit.
@@ -153,19 +180,23 @@ class Chat:
             BadInput: an empty question, or an unusable image or setting.
             TooLong: the prompt is longer than the context. The conversation stays as it was.
         """
+        if not isinstance(text, str):
+            raise BadInput(f"The question is a {type(text).__name__}; give a text.")
         if not text.strip():
             raise BadInput("The question is empty; write something to ask.")
         for part in (self.system, text):
             _check_unicode(part)
-        if max_tokens < 1:
-            raise BadInput(f"max_tokens is {max_tokens}; give a number from 1.")
-        if isinstance(stop, str) or not all(stop):
+        if max_tokens is None:
+            max_tokens = self.engine.context
+        if not isinstance(max_tokens, int | np.integer) or max_tokens < 1:
+            raise BadInput(f"max_tokens is {max_tokens}; give a whole number from 1, or None.")
+        if not isinstance(stop, list | tuple) or not all(isinstance(s, str) and s for s in stop):
             raise BadInput("stop must be a list of texts that are not empty.")
         sampler = Sampler((sampling or Sampling()).changed(sampling_fields))
         settings = AnswerSettings(
             max_tokens, tuple(stop), drop_turns, prompt_lookup, sampler, progress
         )
-        return self._answer(text, image_list(image), settings)
+        return self._one_at_a_time(self._answer(text, image_list(image), settings))
 
     def prepare(
         self,
@@ -185,7 +216,6 @@ class Chat:
         Raises:
             BadInput: an unusable image, or a conversation that does not fit the context.
         """
-        decoder = self.decoder
         features = self._encode_images(_decoded(image_list(image)), Timings(), progress)
         prompts = []
         for question in ("A", "0"):  # what is the same for both is the same for all
@@ -194,7 +224,8 @@ class Chat:
             prompts.append(coming.prompt())
         (ids, images), (others, _) = prompts
         known = next(i for i, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b)
-        decoder.logits(ids[:known], images, lambda done, total: progress("prompt", done, total))
+        with self.lent_decoder(ids[:known], images) as decoder:
+            decoder.logits(ids[:known], images, lambda done, total: progress("prompt", done, total))
 
     def save(self, path: str | Path, kv: bool = False) -> None:
         """Write the conversation to one file, see `lite.chat.session`.
@@ -206,13 +237,55 @@ class Chat:
                 conversation is prefilled again once.
 
         Raises:
-            BadInput: the file cannot be written.
+            BadInput: the file cannot be written, or another chat wrote it since this one did.
         """
-        session.save(self, Path(path), kv)
+        path = Path(path)
+        known = self._files.get(path.absolute())
+        if known is not None and session.stamp(path) not in (known, None):
+            raise BadInput(
+                f"The session {path} was written by another chat since this one used it; save "
+                f"this conversation under another name."
+            )
+        session.save(self, path, kv)
+        self._remember(path)
+
+    def restore(self, path: str | Path) -> None:
+        """Replace the conversation by what `save` wrote for the same model.
+
+        Raises:
+            BadInput: see `lite.chat.session.load`. The conversation stays as it was.
+        """
+        path = Path(path)
+        before = session.stamp(path)
+        session.load(self, path)
+        self._remember(path, before)
+
+    def _remember(self, path: Path, stamp: session.Stamp | None = None) -> None:
+        if found := stamp or session.stamp(path):
+            self._files[path.absolute()] = found
+
+    def _one_at_a_time(self, answer: Generator[StreamEvent]) -> Iterator[StreamEvent]:
+        """The events of an answer; one that was left unfinished before ends here."""
+        with self._starting:
+            thread = threading.get_ident()
+            if self._current is not None:
+                previous, asked_by = self._current
+                if asked_by != thread:
+                    raise BadInput(
+                        "This chat is answering in another thread; give each thread a chat of its "
+                        "own."
+                    )
+                previous.close()
+            self._current = answer, thread
+        try:
+            yield from answer
+        finally:
+            if self._current is not None and self._current[0] is answer:
+                self._current = None
 
     def _answer(
         self, text: str, images: list[ImageInput], settings: AnswerSettings
-    ) -> Iterator[StreamEvent]:
+    ) -> Generator[StreamEvent]:
         timings = Timings()
         start = time.perf_counter()
         pictures = _decoded(images)
@@ -221,6 +294,9 @@ class Chat:
         for picture in pictures:
             for note in getattr(picture, "notes", ()):
                 yield StreamEvent("", None, 0.0, timings, note)
+        if len(pictures) > 1 and self._attends_to_last_only() and not self._told_of_images:
+            self._told_of_images = True
+            yield StreamEvent("", None, 0.0, timings, LAST_IMAGE_ONLY)
         exchange.images = self._encode_images(pictures, timings, settings.progress)
         before = [*self.exchanges]
         self.exchanges.append(exchange)
@@ -229,7 +305,8 @@ class Chat:
                 wanted = min(settings.max_tokens, int(self.engine.context * FREE_SHARE))
                 yield from self._make_room(timings, wanted)
             self._check_length()
-            yield from self._generate(exchange, settings, timings)
+            with self.lent_decoder(*self.prompt()) as decoder:
+                yield from self._generate(exchange, settings, timings, decoder)
         except BaseException:  # Ctrl-C and a reader that stops early included
             if not exchange.answer_ids:
                 self.exchanges[:] = before
@@ -271,6 +348,9 @@ class Chat:
             note = f"{turns} dropped to make room in the context; the images stay."
             yield StreamEvent("", None, 0.0, timings, note)
 
+    def _attends_to_last_only(self) -> bool:
+        return self.engine.bundle.manifest.attend == PRECEDING
+
     def _check_length(self) -> None:
         room, context = self.room(), self.engine.context
         if room < 1:
@@ -280,19 +360,22 @@ class Chat:
             )
 
     def _generate(
-        self, exchange: Exchange, settings: AnswerSettings, timings: Timings
+        self, exchange: Exchange, settings: AnswerSettings, timings: Timings, decoder: Decoder
     ) -> Iterator[StreamEvent]:
-        tokenizer, decoder = self.engine.tokenizer, self.decoder
+        tokenizer = self.engine.tokenizer
         text = AnswerText(exchange, tokenizer, self.engine.template.stops, settings.stop)
         ids, images = self.prompt()
         timings.prompt_tokens = len(ids)
         start = time.perf_counter()
         report = lambda done, total: settings.progress("prompt", done, total)  # noqa: E731
-        logits = decoder.logits(ids, images, report)
+        repeatable = settings.sampler.repeatable
+        logits = decoder.logits(ids, images, report, from_scratch=repeatable)
         timings.prefill_seconds = time.perf_counter() - start
         timings.prefill_tokens = decoder.computed
         suppressed = tokenizer.suppressed(logits.size)
-        prompt_lookup = PromptLookup(decoder, self.engine.run_costs, settings.prompt_lookup)
+        prompt_lookup = PromptLookup(
+            decoder, self.engine.run_costs, settings.prompt_lookup and not repeatable
+        )
         start = time.perf_counter()
         try:
             while True:

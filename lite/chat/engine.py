@@ -12,6 +12,7 @@ from functools import cached_property
 from lite.bundle.bundle import Bundle
 from lite.bundle.manifest import TOKENIZER
 from lite.runtime.decoder import Decoder
+from lite.runtime.decoder_pool import DecoderPool
 from lite.runtime.device import CPU, choose_device
 from lite.runtime.prepacked import prepacked_graph
 from lite.runtime.prompt_lookup import RunCosts
@@ -23,8 +24,9 @@ from lite.text.tokenizer import Tokenizer
 class Engine:
     """Tokenizer, template, vision encoder and decoder of one bundle.
 
-    It holds one KV cache, which its conversations share: the last one prefills only its new tokens,
-    another one is prefilled again from where it differs.
+    Safe to use from several threads, each with chats of its own. Answers one after the other share
+    one KV cache: the last conversation prefills only its new tokens, another one is prefilled again
+    from where it differs. Answers at the same time have a KV cache each (`decoders`).
     """
 
     def __init__(
@@ -56,15 +58,26 @@ class Engine:
         self._decoder_options = (device, threads)
         self._notice = notice
         self.run_costs = RunCosts()
+        self.decoders = DecoderPool(lambda: self.decoder)
 
     @cached_property
     def decoder(self) -> Decoder:
-        """The decoder, opened at first use."""
+        """The first decoder, opened at first use. One thread at a time may use it directly."""
         device, threads = self._decoder_options
         graph = prepacked_graph(self.bundle, device, self._notice)
         if threads is None:
             threads = choose_threads(self.bundle, device, self._notice, graph)
         return Decoder.open(self.bundle, device, threads, graph)
+
+    def open_graphs(self) -> None:
+        """Open both graphs now, instead of at their first use.
+
+        Raises:
+            BadInput: the manifest does not describe a graph.
+            LiteError: ONNX Runtime refuses a graph.
+        """
+        self.vision.open()
+        _ = self.decoder
 
     @property
     def context(self) -> int:

@@ -12,7 +12,6 @@ import numpy as np
 
 from lite import demo
 from lite.bundle.bundle import Bundle
-from lite.chat import session
 from lite.chat.chat import Chat, ImageInputs, image_list
 from lite.chat.engine import Engine
 from lite.image.preprocessing import load_image
@@ -21,6 +20,8 @@ from lite.runtime.vision import ImageFeatures
 
 class Model(Engine):
     """A multimodal chat model that runs from a bundle.
+
+    Safe to use from several threads, each with chats of its own.
 
     Example:
         >>> model = lite.load("bundle")
@@ -59,7 +60,9 @@ class Model(Engine):
         Raises:
             BadInput: no tokens, too many, or images and `<image>` tokens differ in number.
         """
-        return self.decoder.score(ids, self.encode_images(images))
+        features = self.encode_images(images)
+        with self.decoders.lend([], []) as decoder:
+            return decoder.score(ids, features)
 
     def chat(self, system: str | None = None) -> Chat:
         """A new conversation; `system` replaces the template's system line."""
@@ -72,7 +75,7 @@ class Model(Engine):
             BadInput: see `lite.chat.session.load`.
         """
         chat = self.chat()
-        session.load(chat, Path(path))
+        chat.restore(path)
         return chat
 
 
@@ -82,6 +85,7 @@ def load(
     threads: int | None = None,
     hashing: Callable[[str], None] = lambda name: None,
     notice: Callable[[str], None] = lambda sentence: None,
+    verify: bool = False,
 ) -> Model:
     """Open a bundle.
 
@@ -94,11 +98,12 @@ def load(
         hashing: called with the name of each large file that is checked for the first time.
         notice: called with what the demo model is, and with a sentence before other work that is
             done once on each machine.
+        verify: hash every file of the bundle, the large ones too that were hashed before.
 
     Raises:
         BadInput: there is no bundle at `path`, or it is damaged or altered.
     """
-    bundle = Bundle.open(demo.folder() if path is None else path, hashing)
+    bundle = Bundle.open(demo.folder() if path is None else path, hashing, verify)
     model = Model(bundle, device, threads, notice)
     if path is None:
         notice(demo.NOTICE)

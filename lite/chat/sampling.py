@@ -65,8 +65,10 @@ class Sampling:
         try:
             return replace(self, **fields)
         except TypeError as error:
+            known = ", ".join(vars(self))
             raise BadInput(
-                f"A sampling setting is unknown or of the wrong type ({error})."
+                f"An argument is unknown or of the wrong type ({error}); beside those of Chat.ask "
+                f"there are {known}."
             ) from None
 
 
@@ -76,6 +78,11 @@ class Sampler:
     def __init__(self, settings: Sampling) -> None:
         self.settings = settings
         self._random = np.random.default_rng(settings.seed)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the tokens are drawn, and the same ones are wanted each time."""
+        return self.settings.seed is not None and self.settings.temperature > 0
 
     def __call__(self, logits: np.ndarray, context: Sequence[int] | np.ndarray = ()) -> int:
         """The next token.

@@ -15,8 +15,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -32,10 +33,22 @@ if TYPE_CHECKING:
     from lite.chat.chat import Chat
     from lite.chat.engine import Engine
 
+# Device, inode, size and time of a file: others than before mean that somebody wrote it.
+Stamp: TypeAlias = tuple[int, int, int, int]
+
 HEADER, LAYER = "header", "kv."
 # Longest header: this, and so much for each position of the context.
 HEADER_BYTES, HEADER_BYTES_PER_TOKEN = 1 << 22, 64
 KEY = re.compile("[0-9a-f]{64}")
+
+
+def stamp(path: Path) -> Stamp | None:
+    """What a file is like now; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def save(chat: Chat, path: Path, kv: bool = False) -> None:
@@ -50,9 +63,15 @@ def save(chat: Chat, path: Path, kv: bool = False) -> None:
     Raises:
         BadInput: the file cannot be written.
     """
+    with ExitStack() as until_written:
+        cache = _cache(chat, until_written) if kv else None
+        session_file.write(path, _arrays(chat, path, cache))
+
+
+def _arrays(chat: Chat, path: Path, cache: CacheState | None) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of a session file, one after the other."""
     exchanges = chat.exchanges
     features = {image.key: image.array for e in exchanges for image in e.images}
-    cache = _cache(chat) if kv else None
     header = {
         "model": chat.engine.bundle.digest,
         "system": chat.system,
@@ -60,7 +79,8 @@ def save(chat: Chat, path: Path, kv: bool = False) -> None:
             {
                 "question": e.question,
                 "images": [image.key for image in e.images],
-                "names": e.names,
+                # Without folders: those of this machine are nobody else's business.
+                "names": [re.split(r"[/\\]", name)[-1] for name in e.names],
                 "answer": e.answer,
                 "answer_ids": e.answer_ids,
             }
@@ -72,14 +92,10 @@ def save(chat: Chat, path: Path, kv: bool = False) -> None:
     encoded = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     if encoded.size > _longest_header(chat.engine):
         raise BadInput(f"The conversation is too long for the session {path}; start a new one.")
-
-    def arrays() -> Iterator[tuple[str, np.ndarray]]:
-        yield HEADER, encoded
-        yield from features.items()
-        for i, layer in enumerate(cache.layers if cache else ()):
-            yield f"{LAYER}{i}", layer
-
-    session_file.write(path, arrays())
+    yield HEADER, encoded
+    yield from features.items()
+    for i, layer in enumerate(cache.layers if cache else ()):
+        yield f"{LAYER}{i}", layer
 
 
 def load(chat: Chat, path: Path) -> None:
@@ -111,7 +127,8 @@ def load(chat: Chat, path: Path) -> None:
         features = _features(file, keys, sizes.feature_shape)
         conversation = _conversation(chat.engine, header, features)
         if cache:
-            _restore_cache(chat.decoder, conversation, file, cache)
+            with chat.lent_decoder([], []) as decoder:
+                _restore_cache(decoder, conversation, file, cache)
     chat.conversation = conversation
 
 
@@ -149,12 +166,13 @@ def _conversation(
     return restored
 
 
-def _cache(chat: Chat) -> CacheState | None:
-    """What the chat's decoder holds of its conversation."""
+def _cache(chat: Chat, until_written: ExitStack) -> CacheState | None:
+    """What a decoder holds of the conversation; it is kept from others until that is written."""
     ids, images = chat.prompt()
     if not chat.exchanges or len(ids) > chat.engine.context:
         return None
-    state = chat.decoder.export_cache(ids, images)
+    decoder = until_written.enter_context(chat.lent_decoder(ids, images))
+    state = decoder.export_cache(ids, images)
     return state if state.ids.size else None
 
 

@@ -1,27 +1,37 @@
 """From whatever a person gives as an image to checked 8-bit RGB.
 
 Contract: `load_image` returns a `Picture` or raises `BadInput`; no pixel is decoded before the
-byte count, the format and the size in the header are known to be acceptable, and nothing is ever
-fetched from a network.
+byte count, the format, the size in the header and the number of a JPEG's scans are known to be
+acceptable, and nothing is ever fetched from a network. Any number of threads may load pictures.
 """
 
 import io
+import os
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lite.errors import BadInput
+from lite.image.scans import jpeg_scans
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+# Read where Pillow can: AVIF if it was built with libavif, HEIF if pillow-heif is installed.
+FORMATS_OF_PHONES = ("AVIF", "HEIF")
+# Passes that a JPEG may make over its picture: encoders write up to a dozen, and a file of 21 KB
+# can ask for 400. At 7 ns for each pixel of a pass the second limit is 8 s.
+MAX_SCANS = 64
+MAX_SCANNED_PIXELS = 12 * MAX_PIXELS
+# Pictures with more pixels are decoded one at a time, which bounds the memory.
+LARGE_PIXELS = 16_000_000
 
 # EXIF tag 0x0112 to the operation that undoes it (EXIF 2.32, table 4.6.4 A).
 _UPRIGHT = {
@@ -37,9 +47,7 @@ _UPRIGHT = {
 # 16-bit gray to 8 bits, rounded: 257 = 65535 / 255.
 _EIGHT_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 
-# Decoding one picture at a time bounds the memory, and makes the change of warning filters, which
-# are global to the process, safe among our own threads.
-_DECODING = threading.Lock()
+_DECODING_LARGE = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +61,23 @@ class Picture:
 
 
 # What a person may give as an image.
-ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Picture
+ImageSource: TypeAlias = (
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | IO[bytes]
+    | Image.Image
+    | np.ndarray
+    | Picture
+)
 
 
 def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decode a path, an encoded file's bytes, a Pillow image, or an array uint8 `[H, W, 3]`.
+    """Decode a path, an encoded file's bytes, an open file, a Pillow image, or an array.
+
+    Arrays are uint8 `[H, W, 3]` in RGB; an open file is read from where it is to its end.
 
     A `Picture` is returned as it is. Else EXIF orientation is applied, transparency is laid over
     white, 16-bit gray is scaled by its full range, and of an animation or a stack of pages the
@@ -71,22 +91,50 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "") or "the given image")
         with _decoding(name, max_pixels):
+            _check_size(name, *source.size, max_pixels)
+            _check_scans(name, jpeg_scans(_undecoded(source)), source.width * source.height)
             return _decode(source, name, max_pixels)
-    if isinstance(source, bytes):
-        name, data = "the given image", source
-    else:
-        name = str(source) or "''"
-        data = _read(source, name)
+    name, data = _read(source)
     if len(data) > MAX_BYTES:
         raise BadInput(f"{name} is larger than {MAX_BYTES >> 20} MiB: give a smaller image file.")
     if not data:
         raise BadInput(f"{name} is empty: give an image file with content.")
-    with _decoding(name, max_pixels), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    formats, scans = _formats(data, name), jpeg_scans(data)
+    with _decoding(name, max_pixels), Image.open(io.BytesIO(data), formats=formats) as image:
+        _check_size(name, *image.size, max_pixels)
+        _check_scans(name, scans, image.width * image.height)
         return _decode(image, name, max_pixels)
 
 
-def _read(source: str | Path, name: str) -> bytes:
-    """At most one byte more than the cap, so that an endless device cannot fill the memory."""
+def _read(source: Any) -> tuple[str, bytes]:
+    """What to call the image, and its encoded bytes: at most one more than the cap, so that an
+    endless device cannot fill the memory."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "the given image", bytes(source)
+    if hasattr(source, "read"):
+        return _read_file(source)
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source) or "''"
+        return str(name), _read_path(source, str(name))
+    raise BadInput(
+        f"An image cannot be of the type {type(source).__name__}: give a path, bytes, an open "
+        f"file, a Pillow image or an array."
+    )
+
+
+def _read_file(file: IO[bytes]) -> tuple[str, bytes]:
+    given = getattr(file, "name", None)
+    name = given if isinstance(given, str) else "the given file"
+    try:
+        data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise BadInput(f"{name} cannot be read ({error}): give an open file.") from error
+    if not isinstance(data, bytes):
+        raise BadInput(f"{name} gives {type(data).__name__}: open the image in binary mode.")
+    return name, data
+
+
+def _read_path(source: str | os.PathLike[str], name: str) -> bytes:
     if name.lower().startswith(("http://", "https://")):
         raise BadInput(f"{name} is an address: download the image and give the file's path.")
     try:
@@ -101,13 +149,76 @@ def _read(source: str | Path, name: str) -> bytes:
         raise BadInput(f"{name} cannot be read ({why}): check the path and its rights.") from error
 
 
+class _NoWarnings:
+    """No warnings while any thread is inside.
+
+    Filters are global to the process, so the first thread to enter changes them, and the last one
+    to leave puts them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._filters.__exit__(None, None, None)
+
+
+_NO_WARNINGS = _NoWarnings()
+
+
+def _formats(data: bytes, name: str) -> tuple[str, ...]:
+    """The formats that the first bytes may belong to."""
+    if data[4:8] != b"ftyp":  # ISO/IEC 14496-12, which AVIF and HEIF are built on
+        return FORMATS
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    if found := tuple(kind for kind in FORMATS_OF_PHONES if kind in Image.OPEN):
+        return found
+    raise BadInput(f"{name} is HEIC or AVIF, which Pillow cannot read here: save it as JPEG.")
+
+
+def _undecoded(image: Image.Image) -> bytes:
+    """The file of a JPEG that Pillow opened and did not decode yet."""
+    file = getattr(image, "fp", None)
+    if image.format not in ("JPEG", "MPO") or file is None:
+        return b""
+    at = file.tell()
+    file.seek(0)
+    data: bytes = file.read(MAX_BYTES)
+    file.seek(at)
+    return data
+
+
+def _check_scans(name: str, scans: int, pixels: int) -> None:
+    most = min(MAX_SCANS, MAX_SCANNED_PIXELS // pixels)
+    if scans > most:
+        raise BadInput(
+            f"{name} is a JPEG of {scans} scans, but of this size {most} are read: save it again."
+        )
+
+
 @contextmanager
 def _decoding(name: str, max_pixels: int) -> Iterator[None]:
-    """Hold the decoder, keep Pillow's warnings off the terminal, and word its failures."""
+    """Keep Pillow's warnings off the terminal, and word its failures."""
     damaged = f"{name} is cut short or damaged: save or download it again."
     try:
-        with _DECODING, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _NO_WARNINGS:
             yield
     except BadInput:
         raise
@@ -152,14 +263,14 @@ def _picture(rgb: np.ndarray, notes: tuple[str, ...], name: str) -> Picture:
 
 
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Picture:
-    """Called with the decoder held; until `load`, Pillow has read the header only."""
-    _check_size(name, *image.size, max_pixels)
+    """Until `load`, Pillow has read the header only."""
     notes: tuple[str, ...] = ()
     # The second image of an MPO file is the camera's preview or depth, not another picture.
     if image.format != "MPO" and getattr(image, "is_animated", False) and image.tell() == 0:
         notes = (f"{name} holds several frames or pages: only the first is used.",)
-    image.load()
-    return _picture(np.asarray(_upright(_to_rgb(image, name), image)), notes, name)
+    with _DECODING_LARGE if image.width * image.height > LARGE_PIXELS else nullcontext():
+        image.load()
+        return _picture(np.asarray(_upright(_to_rgb(image, name), image)), notes, name)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

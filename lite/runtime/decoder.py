@@ -107,6 +107,8 @@ class Decoder:
         ids: Sequence[int] | np.ndarray,
         images: Sequence[ImageFeatures] = (),
         progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        from_scratch: bool = False,
     ) -> np.ndarray:
         """Logits after the last token of `ids`, float32 `[vocab]`.
 
@@ -116,10 +118,14 @@ class Decoder:
             ids: the whole sequence.
             images: the features of each image in it, see `lite.bundle.injection`.
             progress: called with (tokens done, tokens to do) after each run.
+            from_scratch: run all of it, whatever the cache holds. Rounding depends on how a prompt
+                is cut into runs, so only this gives the same bits at each time.
 
         Raises:
             BadInput: the sequence is empty or too long, or images and `<image>` tokens differ.
         """
+        if from_scratch:
+            self._cache.forget()
         rows, self.computed = self._end_of(ids, images, 1, progress)
         return rows[0]
 

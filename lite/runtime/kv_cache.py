@@ -72,7 +72,7 @@ class KVCache:
         self._unused = itertools.count(NO_IMAGE + 1)
         shape = (1, sizes.kv_heads, sizes.context, sizes.head_dim)
         self._buffers = [buffer(shape, self.dtype, device) for _ in range(2 * sizes.layers)]
-        self.hold(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        self.forget()
 
     @property
     def bytes_per_position(self) -> int:
@@ -89,6 +89,10 @@ class KVCache:
     def hold(self, ids: np.ndarray, attended_images: np.ndarray) -> None:
         """From now on the first positions stand for these tokens, the others for nothing."""
         self.ids, self.attended_images = ids, attended_images
+
+    def forget(self) -> None:
+        """From now on no position stands for anything."""
+        self.hold(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
     def attended_images_of(self, index: np.ndarray, keys: Sequence[str]) -> np.ndarray:
         """What each token attends to, in numbers that mean the same from one call to the next.

@@ -52,6 +52,7 @@ class VisionEncoder:
         self._session: ort.InferenceSession | None = None
         self._shape = bundle.manifest.sizes.feature_shape
         self._memory = RecentlyUsed[str, np.ndarray](MEMORY_BYTES, lambda a: a.nbytes)
+        self._opening = threading.Lock()
         self._computing = threading.Lock()  # an image wanted by several threads is computed once
         self._disk = FeatureStore(cache_dir("visual"), self._shape, limit=DISK_BYTES)
 
@@ -98,11 +99,10 @@ class VisionEncoder:
         Returns:
             resampled tokens `[n, L, D_vis]` and features `[n, *Sizes.feature_shape]`.
         """
-        if self._session is None:  # opened late: a cached image needs no vision graph at all
-            self._session = self._open()
+        session = self.open()  # late: a cached image needs no vision graph at all
         names = ["resampled_tokens", "visual_memory"]
         try:
-            resampled, features = self._session.run(names, {"pixels": pixels})
+            resampled, features = session.run(names, {"pixels": pixels})
         except Exception as error:
             raise LiteError(
                 f"ONNX Runtime failed in the vision graph ({first_line(error)}); "
@@ -110,7 +110,19 @@ class VisionEncoder:
             ) from error
         return resampled, features
 
-    def _open(self) -> ort.InferenceSession:
+    def open(self) -> ort.InferenceSession:
+        """Open the vision graph if it is not open.
+
+        Raises:
+            BadInput: the manifest does not describe it.
+            LiteError: ONNX Runtime refuses it.
+        """
+        with self._opening:
+            if self._session is None:
+                self._session = self._opened()
+            return self._session
+
+    def _opened(self) -> ort.InferenceSession:
         session = open_session(self._bundle.path(VISION), *self._options)
         side = self._bundle.manifest.preprocessing.side
         shapes = {end.name: end.shape for end in (*session.get_inputs(), *session.get_outputs())}

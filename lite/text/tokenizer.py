@@ -12,6 +12,8 @@ Llama 3, has no prefix: its file has a pre-tokenizer, SentencePiece's none.
 from __future__ import annotations
 
 import codecs
+import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,11 @@ from typing import Any
 from tokenizers import Tokenizer as BpeTokenizer
 
 from lite.errors import BadInput
+
+# Llama 3's has 9 MiB, the largest published ones 33.
+MAX_FILE_BYTES = 128 << 20
+# Characters that a normalizer may make of one.
+MAX_GROWTH = 64
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 UNKNOWN = "<unk>"
@@ -80,10 +87,14 @@ class Tokenizer:
         """Read a bundle's `tokenizer.json`; the other arguments are those of the class.
 
         Raises:
-            BadInput: the file is no tokenizer.
+            BadInput: the file is no tokenizer, or would make more of a text than its tokens.
         """
         try:
-            return cls(BpeTokenizer.from_file(str(path)), special_ids, **options)
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise ValueError(f"it has more than {MAX_FILE_BYTES >> 20} MiB")
+            text = path.read_text(encoding="utf-8")
+            _check_settings(json.loads(text))
+            return cls(BpeTokenizer.from_str(text), special_ids, **options)
         except Exception as error:  # tokenizers raises bare Exception
             raise BadInput(
                 f"{path} cannot be read as a tokenizer ({error}); export the bundle again."
@@ -150,6 +161,28 @@ class Tokenizer:
         if byte:
             return bytes([int(byte.group(1), 16)])
         return piece.replace("\u2581", " ").encode()
+
+
+def _check_settings(data: Any) -> None:
+    """Raises ValueError for what turns a short text into a long sequence."""
+    if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
+        raise ValueError("it is no object with a model")
+    if data["model"].get("type", "BPE") != "BPE":
+        raise ValueError("its model is not BPE")
+    for name in ("truncation", "padding", "post_processor", "added_tokens"):
+        if data.get(name):
+            raise ValueError(f"it has {name}, which a bundle's tokenizer has not")
+    if _growth(data.get("normalizer")) > MAX_GROWTH:
+        raise ValueError("its normalizer makes texts too long")
+
+
+def _growth(normalizer: Any) -> int:
+    """How many times as long as a text a normalizer's replacements may make it."""
+    if not isinstance(normalizer, dict):
+        return 1
+    within = normalizer.get("normalizers") or ()
+    content = normalizer.get("content") or ""
+    return (1 + len(content)) * math.prod(_growth(one) for one in within)
 
 
 class TextStream:

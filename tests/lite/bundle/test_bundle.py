@@ -162,3 +162,42 @@ def test_the_digest_is_of_the_model_and_not_of_the_place_or_the_proofs(
     assert Bundle.open(folder).digest != original.digest
     assert Bundle.open(bundles("preceding")).vision_digest == original.vision_digest
     assert len({Bundle.open(bundles(v)).digest for v in ("base", "lora", "preceding")}) == 3
+
+
+def overwritten_in_place(path: Path) -> None:
+    """Other bytes in the same file, with the same size and the old time of writing."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(before.st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no time of change")
+def test_a_large_file_overwritten_with_its_old_time_is_noticed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMGPT_LITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(bundle_module, "ALWAYS_HASHED", 1 << 20)
+    Bundle.open(folder)
+    overwritten_in_place(folder / "decoder.onnx.data")
+    with pytest.raises(BadInput, match=r"sha256 of .*decoder\.onnx\.data does not match"):
+        Bundle.open(folder)
+
+
+def test_every_file_is_hashed_when_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMGPT_LITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(bundle_module, "ALWAYS_HASHED", 1 << 20)
+    lite.load(folder)
+    # As if the file system had told nothing.
+    monkeypatch.setattr(bundle_module._Remembered, "known", lambda _: True)
+    overwritten_in_place(folder / "decoder.onnx.data")
+    lite.load(folder)
+    with pytest.raises(BadInput, match=r"sha256 of .*decoder\.onnx\.data does not match"):
+        lite.load(folder, verify=True)

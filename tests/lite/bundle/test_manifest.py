@@ -100,3 +100,63 @@ def test_any_manifest_opens_or_is_refused(bundles: Any, tmp_path_factory: Any, d
     (folder / MANIFEST).write_text(json.dumps(right))
     with contextlib.suppress(BadInput):
         lite.load(folder).chat()
+
+
+FIELDS: dict[str, Any] = {
+    "sizes": (None, [], {"layers": 1}, 5),
+    "attend": (None, 1, ["following"], {}, "x" * 10_000),
+    "template": (None, 1, [], {}, "mmgpt"),
+    "special_ids": (None, 1, [], "x", [["<s>", 1]]),
+    "preprocessing": (None, 1, [], {}, {"size": "112"}),
+    "precision": (None, 1, [], {}, {"vision": "fp32"}, {"vision": 1, "decoder": "fp32"}),
+    "files": (None, 1, [], {}, "x"),
+    "proofs": (None, 1, {}, "x", [1]),
+    "family": (None, 1, [], {}),
+    "encoder": (None, 1, [], {}),
+    "connector": (None, 1, [], {}),
+    "injection": (None, 1, [], {}, "none"),
+}
+
+
+def test_the_table_of_wrong_values_has_every_field(folder: Path) -> None:
+    assert FIELDS.keys() == manifest(folder).keys() - {"format", "version"}
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, vs in FIELDS.items() for v in vs])
+def test_every_field_of_a_wrong_type_is_one_sentence(name: str, value: Any, folder: Path) -> None:
+    claim(folder, **{name: value})
+    assert refusal(folder).count(". ") == 0
+
+
+@pytest.mark.parametrize("name", list(FIELDS))
+def test_a_field_that_lacks_is_named_unless_it_has_a_default(name: str, folder: Path) -> None:
+    data = manifest(folder)
+    del data[name]
+    (folder / MANIFEST).write_text(json.dumps(data))
+    if name in ("proofs", "family", "encoder", "connector", "injection"):
+        lite.load(folder)
+    else:
+        assert f"lacks '{name}'" in refusal(folder)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "64", None, [], 2**63, 10**400])
+@pytest.mark.parametrize("name", ["layers", "context", "latents", "parameters"])
+def test_every_size_is_a_whole_number(name: str, value: Any, folder: Path) -> None:
+    claim(folder, sizes=manifest(folder)["sizes"] | {name: value})
+    assert f"{name} is " in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"size": 1.0, "sha256": "0" * 64}, "the size of tokenizer.json is 1.0"),
+        ({"size": 1, "sha256": 5}, "the sha256 of tokenizer.json is 5"),
+        ({"size": 1, "sha256": "0" * 63}, "the sha256 of tokenizer.json"),
+        ({"size": 1}, "tokenizer.json lacks 'sha256'"),
+        ({"size": 1, "sha256": "0" * 64, "mode": 0}, "tokenizer.json has an unknown 'mode'"),
+        (None, "tokenizer.json is None"),
+    ],
+)
+def test_the_record_of_a_file_is_checked(record: Any, words: str, folder: Path) -> None:
+    claim(folder, files=manifest(folder)["files"] | {"tokenizer.json": record})
+    assert words in refusal(folder)

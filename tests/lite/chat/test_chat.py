@@ -1,5 +1,6 @@
 """A conversation is what was shown: later turns, stops, interruptions and full contexts."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -218,6 +219,14 @@ def test_a_question_that_fails_leaves_no_trace(
         ("x", {"beams": 4}, "unknown or of the wrong type"),
         ("x", {"top_p": 2.0}, "top_p is 2.0"),
         ("x", {"max_tokens": 0}, "max_tokens is 0"),
+        ("x", {"max_tokens": 1.5}, "max_tokens is 1.5; give a whole number from 1, or None"),
+        ("x", {"max_tokens": "9"}, "max_tokens is 9; give a whole number"),
+        ("x", {"stop": "x"}, "stop must be a list"),
+        ("x", {"stop": 5}, "stop must be a list"),
+        ("x", {"stop": [1]}, "stop must be a list"),
+        ("x", {"image_path": "a.png"}, "'image_path'.*; beside those of Chat.ask there are temp"),
+        (None, {}, "The question is a NoneType; give a text"),
+        (b"x", {}, "The question is a bytes; give a text"),
     ],
 )
 def test_bad_questions_are_refused_before_anything_runs(
@@ -225,6 +234,43 @@ def test_bad_questions_are_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(BadInput, match=words):
         here.chat().ask(question, **options)
+
+
+def test_sampling_is_one_argument_whose_fields_may_stand_alone(here: lite.Model) -> None:
+    hot = lite.Sampling(temperature=2.0, seed=1)
+    settings: list[dict[str, Any]] = [
+        {"sampling": hot},
+        {"temperature": 2.0, "seed": 1},
+        {"sampling": lite.Sampling(temperature=9.0, seed=1), "temperature": 2.0},
+    ]
+    first, *others = (tokens([*here.chat().ask("what?", max_tokens=8, **s)]) for s in settings)
+    assert others == [first, first]
+
+
+def test_no_limit_ends_an_answer_where_the_context_does(small: lite.Model, say: Script) -> None:
+    say(*[50] * small.context)
+    *_, last = small.chat().ask("what?", max_tokens=None)
+    assert last.timings.finish == "length"
+    assert last.timings.prompt_tokens + last.timings.new_tokens == small.context
+
+
+@pytest.mark.parametrize("variant", ["base", "preceding"])
+def test_where_only_the_last_image_is_attended_to_the_person_hears_so_once(
+    variant: str, model: Callable[..., lite.Model]
+) -> None:
+    chat, notes = model(variant).chat(), []
+    for images in ([DOG], [DOG, CAT], [CAT, DOG]):
+        notes += [e.note for e in chat.ask("what?", images, max_tokens=1) if e.note]
+    assert len(notes) == (1 if variant == "preceding" else 0)
+    assert all("attends to the last one only" in note for note in notes)
+
+
+def test_images_come_as_files_and_buffers_too(here: lite.Model, tmp_path: Any) -> None:
+    Image.fromarray(DOG).save(tmp_path / "dog.png")
+    data = (tmp_path / "dog.png").read_bytes()
+    with (tmp_path / "dog.png").open("rb") as file:
+        (expected, *found) = here.encode_images([DOG, io.BytesIO(data), memoryview(data), file])
+    assert [features.key for features in found] == [expected.key] * 3
 
 
 def test_an_animation_is_said_to_be_one(here: lite.Model, tmp_path: Any) -> None:

@@ -49,7 +49,7 @@ def test_a_reopened_session_continues_as_if_it_had_never_been_closed(
     monkeypatch.setenv("MMGPT_LITE_CACHE", str(tmp_path / "empty"))
     here = model(variant)
     again = here.open(session)
-    assert again.exchanges[0].names == [str(photo)]
+    assert again.exchanges[0].names == [photo.name]
     assert again.system == "You look at pictures."
     assert again.prompt()[0] == chat.prompt()[0]
     assert [e.answer for e in again.exchanges] == [e.answer for e in chat.exchanges]
@@ -236,3 +236,37 @@ def test_where_no_file_can_be_written_it_says_so(
     for path in (tmp_path, tmp_path / "missing" / "a.session"):
         with pytest.raises(BadInput, match="cannot be written"):
             model().chat().save(path)
+
+
+def test_a_session_holds_no_folders_of_this_machine(
+    model: Callable[..., lite.Model], tmp_path: Path
+) -> None:
+    photo = tmp_path / "a folder" / "photo.png"
+    photo.parent.mkdir()
+    Image.fromarray(DOG).save(photo)
+    chat = model().chat()
+    answer(chat, "what is this?", [photo, CAT])
+    chat.exchanges[0].names.append(r"C:\\Users\\me\\bird.png")
+    chat.save(tmp_path / "a.session")
+    header, _ = unpacked(tmp_path / "a.session")
+    assert header["exchanges"][0]["names"] == ["photo.png", "the given array", "bird.png"]
+    assert b"a folder" not in (tmp_path / "a.session").read_bytes()
+
+
+def test_the_second_of_two_chats_on_one_file_is_told(
+    model: Callable[..., lite.Model], tmp_path: Path
+) -> None:
+    path, here = tmp_path / "a.session", model()
+    here.chat().save(path)
+    first, second = here.open(path), here.open(path)
+    answer(first, "red?")
+    first.save(path)
+    answer(second, "blue?")
+    with pytest.raises(BadInput, match="written by another chat since this one used it; save this"):
+        second.save(path)
+    assert [e.question for e in here.open(path).exchanges] == ["red?"]
+    first.save(path)
+    second.save(tmp_path / "b.session")
+    path.unlink()
+    second.save(path)  # what is gone is nobody's
+    assert [e.question for e in here.open(path).exchanges] == ["blue?"]

@@ -2,12 +2,14 @@
 
 import io
 import struct
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from lite.image.preprocessing import Picture, load_image
 from tests.image_files import NOISE, chunk, encoded, png
@@ -152,3 +154,48 @@ def test_a_picture_is_named_for_the_messages() -> None:
     assert isinstance(load_image(NOISE), Picture)
     assert load_image(NOISE).name == "the given array"
     assert load_image(encoded(Image.fromarray(NOISE))).name == "the given image"
+
+
+def test_bytes_of_any_kind_and_open_files_are_read(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(NOISE), "PNG")
+    (tmp_path / "noise.png").write_bytes(data)
+    for source in (bytearray(data), memoryview(data), memoryview(data + data)[: len(data)]):
+        np.testing.assert_array_equal(load_image(source).rgb, NOISE)
+    with (tmp_path / "noise.png").open("rb") as file:
+        picture = load_image(file)
+    np.testing.assert_array_equal(picture.rgb, NOISE)
+    assert picture.name == str(tmp_path / "noise.png")
+    assert load_image(io.BytesIO(data)).name == "the given file"
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
+def test_avif_is_read_upright() -> None:
+    colours = np.zeros((20, 30, 3), np.uint8)
+    colours[:, :15, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter to the right
+    data = encoded(Image.fromarray(colours), "AVIF", quality=100, exif=exif)
+    rgb = load_image(data).rgb
+    assert rgb.shape == (30, 20, 3)
+    assert rgb[:14, :, 0].min() > 200
+    assert rgb[16:, :, 0].max() < 60
+
+
+def test_heic_is_read_where_pillow_can() -> None:
+    """Without pillow-heif the sentence says what to do; with it the picture is read."""
+    heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    heif.from_pillow(Image.new("RGB", (64, 48), "red")).save(buffer)
+    rgb = load_image(buffer.getvalue()).rgb
+    assert rgb.shape == (48, 64, 3)
+    assert rgb[..., 0].min() > 200
+
+
+def test_threads_load_pictures_at_the_same_time(recwarn: pytest.WarningsRecorder) -> None:
+    data = encoded(Image.fromarray(NOISE), "PNG")
+    before = [*warnings.filters]
+    with ThreadPoolExecutor(8) as threads:
+        for picture in threads.map(load_image, [data] * 64):
+            np.testing.assert_array_equal(picture.rgb, NOISE)
+    assert warnings.filters == before
+    assert not recwarn.list

@@ -1,5 +1,6 @@
 """What cannot be shown to the model is refused early, in one sentence, without noise."""
 
+import io
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -31,6 +32,12 @@ def no_pixels() -> np.ndarray:
     return np.zeros((0, 5, 3), np.uint8)
 
 
+def closed_file() -> io.BytesIO:
+    file = io.BytesIO(b"x")
+    file.close()
+    return file
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -50,6 +57,12 @@ def no_pixels() -> np.ndarray:
         (lambda: np.zeros((4, 4, 3), np.float32), "The given array is float32 \\[4, 4, 3\\]"),
         (lambda: "https://example.org/park.jpg", "is an address"),
         (lambda: "no\0name", "cannot be read"),
+        (lambda: 5, "cannot be of the type int: give a path, bytes, an open file"),
+        (lambda: {"a": 1}, "cannot be of the type dict"),
+        (lambda: io.StringIO("text"), "gives str: open the image in binary mode"),
+        (lambda: io.BytesIO(b""), "the given file is empty"),
+        (closed_file, "cannot be read .*: give an open file"),
+        (lambda: b"\0\0\0\x18ftypheicxxxx", "HEIC or AVIF|not an image|damaged"),
         (lambda: "n" * 5000, "cannot be read"),
     ],
 )

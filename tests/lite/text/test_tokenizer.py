@@ -1,5 +1,7 @@
 """Token ids and text: special tokens come from structure, never from what a person writes."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lite
+from lite import demo
+from lite.bundle.manifest import TOKENIZER
 from lite.errors import BadInput
-from lite.text.tokenizer import IMAGE, Special, TextStream, Tokenizer
+from lite.text.tokenizer import IMAGE, MAX_FILE_BYTES, Special, TextStream, Tokenizer
 
 NEWLINE = 13  # LLaMA writes it as the byte <0x0A>
 
@@ -124,3 +128,44 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Any) -> None:
         (tmp_path / "tokenizer.json").write_bytes(content)
         with pytest.raises(BadInput, match="cannot be read as a tokenizer"):
             Tokenizer.from_file(tmp_path / "tokenizer.json", {"<s>": 1, "</s>": 2, "<image>": 3})
+
+
+SPECIAL_IDS = {"<s>": 1, "</s>": 2, "<image>": 3}
+DOUBLING = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+FIXED = {"strategy": {"Fixed": 10**11}, "direction": "Right", "pad_to_multiple_of": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"normalizer": {"type": "Sequence", "normalizers": [DOUBLING] * 60}}, "normalizer makes"),
+        ({"normalizer": {**DOUBLING, "content": "a" * 1000}}, "normalizer makes"),
+        ({"padding": {**FIXED, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}}, "has padding"),
+        ({"truncation": {"max_length": 1, "strategy": "LongestFirst"}}, "has truncation"),
+        ({"post_processor": {"type": "ByteLevel"}}, "has post_processor"),
+        ({"added_tokens": [{"id": 5, "content": "x"}]}, "has added_tokens"),
+        ({"model": {"type": "WordLevel", "vocab": {}, "unk_token": "x"}}, "is not BPE"),
+        ({"model": []}, "no object with a model"),
+    ],
+)
+def test_a_tokenizer_that_makes_much_of_little_is_refused(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    data = json.loads((demo.folder() / TOKENIZER).read_text())
+    (tmp_path / TOKENIZER).write_text(json.dumps(data | change))
+    with pytest.raises(BadInput, match=words):
+        Tokenizer.from_file(tmp_path / TOKENIZER, SPECIAL_IDS)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 200_000, b'{"a":' * 200_000])
+def test_a_deep_or_damaged_tokenizer_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / TOKENIZER).write_bytes(content)
+    with pytest.raises(BadInput, match="cannot be read as a tokenizer"):
+        Tokenizer.from_file(tmp_path / TOKENIZER, SPECIAL_IDS)
+
+
+def test_a_huge_tokenizer_is_refused_by_its_size(tmp_path: Path) -> None:
+    with (tmp_path / TOKENIZER).open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(BadInput, match="it has more than 128 MiB"):
+        Tokenizer.from_file(tmp_path / TOKENIZER, SPECIAL_IDS)
