@@ -63,6 +63,16 @@ def probe_pictures() -> list[Image.Image]:
     return pictures
 
 
+def odd_pictures() -> list[Image.Image]:
+    """Pictures of common sizes that tell one way of rounding from another."""
+    pictures = []
+    for width, height in ((640, 427), (427, 640), (1000, 667)):
+        random = np.random.default_rng(width)
+        noise = random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+        pictures.append(Image.fromarray(noise).resize((width, height), Image.Resampling.BILINEAR))
+    return pictures
+
+
 def stream(model: VisionLanguageModel, tensors: TensorSource) -> None:
     """Make `model` hold its decoder layers only while each of them runs, in float32."""
     layers = "lang_encoder.model.layers."

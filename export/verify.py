@@ -15,23 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 from PIL import Image
 from sentencepiece import SentencePieceProcessor
-from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
 from export.bundle import make_manifest, write_graphs
 from export.precision import FP32, Precision
-from export.probes import QUESTIONS, make_probes, probe_pictures, stream
+from export.probes import QUESTIONS, make_probes, odd_pictures, probe_pictures, stream
+from export.processors import reference_of, tiles_of
 from export.proof import Proof, kl_divergence
 from lite.bundle.bundle import Bundle
 from lite.bundle.manifest import TOKENIZER
 from lite.chat.model import Model
 from lite.errors import LiteError
-from lite.image.preprocessing import PAD, SQUASH, TILES, Preprocessing, load_image, to_pixels
+from lite.image.preprocessing import load_image, to_pixels
 from qlora.model import ModelWeights, VisionLanguageModel
-from qlora.model.encoders.tiled import split
 
 # Mean KL divergence from fp32, in nats, above which a bundle is refused. For orientation, llama.cpp
 # publishes 0.0004 (8 bits) and 0.01 to 0.07 (4 bits) for LLaMA-7B and 8B.
@@ -73,7 +71,7 @@ def prove(
         LiteError: a step does not hold.
     """
     model = Model(bundle)
-    proofs = [_preprocessing(model, weights), *_token_ids(model, weights)]
+    proofs = [_preprocessing(weights), *_token_ids(model, weights)]
     proofs += _merge(weights) if merge is None else merge
     cases = _torch_cases(model, weights)
     if precision.exact:
@@ -93,43 +91,16 @@ def prove(
     return proofs
 
 
-def _preprocessing(model: Model, weights: ModelWeights) -> Proof:
+def _preprocessing(weights: ModelWeights) -> Proof:
+    """On the probes, and on sizes whose middle is not a whole number of pixels."""
     p = weights.config.preprocessing
-    if p.fit == TILES:
-        return _tiles(p)
-    mode = "squash" if p.fit == SQUASH else "shortest"
-    transform = open_clip.image_transform(
-        p.size, is_train=False, mean=p.mean, std=p.std, resize_mode=mode
-    )
+    name, reference = reference_of(weights.processor_folder, p)
     worst = 0.0
-    for picture in probe_pictures():
-        square = _on_a_square(picture, p.mean) if p.fit == PAD else picture
-        difference = to_pixels(load_image(picture), p) - transform(square).numpy()
-        worst = max(worst, float(np.abs(difference).max()))
-    return Proof("preprocessing", "open_clip's transform", "max difference", worst, 1e-3)
-
-
-def _tiles(p: Preprocessing) -> Proof:
-    side = {"height": p.size, "width": p.size}
-    processor = MllamaImageProcessorPil(
-        size=side, image_mean=list(p.mean), image_std=list(p.std), max_image_tiles=p.tiles
-    )
-    worst = 0.0
-    for picture in probe_pictures():
-        tiles, number = split(torch.from_numpy(to_pixels(load_image(picture), p))[None], p.tiles)
-        right = processor(picture, return_tensors="pt")
-        same = int(number) == int(right["aspect_ratio_ids"])
-        difference = (tiles[0] - right["pixel_values"][0, 0]).abs().max()
-        worst = max(worst, float(difference) if same else math.inf)
-    return Proof("preprocessing", "transformers' processor", "max difference", worst, 1e-3)
-
-
-def _on_a_square(picture: Image.Image, mean: Sequence[float]) -> Image.Image:
-    side = max(picture.size)
-    red, green, blue = (int(255 * value) for value in mean)
-    square = Image.new("RGB", (side, side), (red, green, blue))
-    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    return square
+    for picture in (*probe_pictures(), *odd_pictures()):
+        ours, right = tiles_of(to_pixels(load_image(picture), p), p), reference(picture)
+        same = ours.shape == right.shape
+        worst = max(worst, float(np.abs(ours - right).max()) if same else math.inf)
+    return Proof("preprocessing", name, "max difference", worst, 1e-3)
 
 
 def _token_ids(model: Model, weights: ModelWeights) -> list[Proof]:

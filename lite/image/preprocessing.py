@@ -42,8 +42,13 @@ _MAX_PADDED = 2**27
 
 CROP, SQUASH, PAD, TILES = "crop", "squash", "pad", "tiles"
 FITS = (CROP, SQUASH, PAD, TILES)
+# Where the middle of a picture begins at half a pixel: torchvision's `center_crop`, which is
+# open_clip's, rounds half to even; that of transformers' processors rounds down.
+EVEN, DOWN = "even", "down"
 # Entries that bundles from before them lack.
-_LATER = {"fit": CROP, "tiles": 1}
+_LATER = {"fit": CROP, "tiles": 1, "rounding": EVEN}
+# Entries that stay out of a manifest where they are these, as in bundles from before them.
+_UNSAID = (("tiles", 1), ("rounding", EVEN))
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Preprocessing:
             its proportions, `pad` all of it on a square of the mean colour, `tiles` all of it on
             several squares side by side (`lite.image.tiles`).
         tiles: squares at most.
+        rounding: of a crop that begins at half a pixel, `even` or `down`.
     """
 
     size: int
@@ -64,6 +70,7 @@ class Preprocessing:
     std: tuple[float, float, float] = CLIP_STD
     fit: str = CROP
     tiles: int = 1
+    rounding: str = EVEN
 
     @property
     def side(self) -> int:
@@ -75,6 +82,8 @@ class Preprocessing:
             raise _bad_preprocessing("size", f"a whole number from 1 to {MAX_SIDE}", self.size)
         if self.fit not in FITS:
             raise _bad_preprocessing("fit", f"one of {', '.join(FITS)}", self.fit)
+        if self.rounding not in (EVEN, DOWN):
+            raise _bad_preprocessing("rounding", f"{EVEN} or {DOWN}", self.rounding)
         most = MOST_TILES if self.fit == TILES else 1
         if type(self.tiles) is not int or not 1 <= self.tiles <= most:
             raise _bad_preprocessing("tiles", f"a whole number from 1 to {most}", self.tiles)
@@ -94,7 +103,7 @@ class Preprocessing:
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
-            if (key, value) != ("tiles", 1)
+            if (key, value) not in _UNSAID
         }
 
     @classmethod
@@ -115,8 +124,9 @@ def to_pixels(picture: Picture, preprocessing: Preprocessing) -> np.ndarray:
 
     A crop equals `open_clip.image_transform(size, is_train=False, mean=..., std=...)` on RGB:
     Pillow's antialiased bicubic resize of the shortest side, torchvision's rounding of the long
-    side and of the crop, division by 255, normalisation in float32. Only where the resized picture
-    would hold more than 2**25 pixels are values computed for the crop alone, within 1/255 of it.
+    side and of the crop (or transformers', see `Preprocessing.rounding`), division by 255,
+    normalisation in float32. Only where the resized picture would hold more than 2**25 pixels are
+    values computed for the crop alone, within 1/255 of it.
 
     Of tiles, those that the picture's layout has are at the top left, and the rest is NaN.
     """
@@ -136,12 +146,16 @@ def _cropped(picture: Picture, preprocessing: Preprocessing) -> Image.Image:
     short = min(height, width)
     # torchvision.transforms.functional._compute_resized_output_size truncates the long side.
     tall, wide = int(size * height / short), int(size * width / short)
-    # torchvision.transforms.functional.center_crop rounds half to even.
-    top, left = round((tall - size) / 2.0), round((wide - size) / 2.0)
+    top, left = (_middle(side - size, preprocessing.rounding) for side in (tall, wide))
     if tall * wide <= _MAX_RESIZED:
         whole = Image.fromarray(picture.rgb).resize((wide, tall), Image.Resampling.BICUBIC)
         return whole.crop((left, top, left + size, top + size))
     return _resize_part(picture.rgb, tall, wide, top, left, size)
+
+
+def _middle(spare: int, rounding: str) -> int:
+    """Where the middle begins if so many pixels are left over."""
+    return round(spare / 2) if rounding == EVEN else spare // 2
 
 
 def _squashed(picture: Picture, preprocessing: Preprocessing) -> Image.Image:

@@ -45,7 +45,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         BadInput: the file is missing, unreadable, not JSON, or not an object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a BOM
     except FileNotFoundError:
         raise BadInput(
             f"{path} does not exist, so there is no {what} to read; check the path or download "

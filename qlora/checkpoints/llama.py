@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lite.errors import BadInput
 from qlora.checkpoints.checks import check_tensors, one_line, read_json, same_content
+from qlora.checkpoints.layouts import refuse_other_layouts
 from qlora.checkpoints.sources import TensorSource, merged, open_tensors, renamed
 from qlora.checkpoints.translation import shapes_of
 
@@ -46,6 +47,25 @@ _KEYS = (
     "rope_scaling",
     "rope_parameters",
     "pad_token_id",
+)
+# Types whose arithmetic is LLaMA's, and what their configs leave out where LlamaConfig has another
+# default: MistralConfig's.
+_COMPUTED: dict[Any, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 4096 * 32,
+        "sliding_window": 4096,
+    },
+}
+# Settings by which relatives of LLaMA differ from it: Granite's and MiniCPM's factors, Gemma's
+# caps, Cohere's logit_scale, SmolLM3's layers without RoPE, windows, experts, norms of heads.
+_CHANGES = re.compile(
+    r"multiplier|softcap|sliding_window|layer_types|logits?_scal|no_rope|nope_|experts|qk_norm|"
+    r"partial_rotary|rotary_pct|rotary_dim|clip_qkv|scale_emb|scale_depth|dim_model_base|"
+    r"query_pre_attn|use_alibi|^alibi|parallel_residual|attention_sink|attention_chunk|norm_type|"
+    r"^qkv_bias|^use_bias|^bias$|sandwich|altup|laurel"
 )
 # Far above any LLaMA (70B has 80): a damaged config must not make the list of names endless.
 _MOST_LAYERS = 1000
@@ -84,6 +104,7 @@ def read_llama(folder: Path) -> LlamaCheckpoint:
             weights that are missing, damaged, unexpected, or of other shapes.
     """
     folder = Path(folder)
+    refuse_other_layouts(folder)
     path = folder / "config.json"
     return decoder_of(read_json(path, "LLaMA config"), open_tensors(folder), path, folder)
 
@@ -132,11 +153,13 @@ def _tie(tensors: TensorSource) -> TensorSource:
 
 
 def _checked_config(raw: dict[str, Any], path: Path) -> LlamaConfig:
-    if raw.get("model_type") != "llama":
+    kind = raw.get("model_type")
+    if kind not in _COMPUTED:
         raise BadInput(
-            f"{path} describes a model of type {raw.get('model_type')!r}, not llama; give a "
-            f"LLaMA folder in the Hugging Face layout."
+            f"{path} describes a language model of type {kind!r}, which this project does not "
+            f"compute, but only {' and '.join(_COMPUTED)}; give a model of such a type."
         )
+    raw = _COMPUTED[kind] | raw
     _refuse_unsupported(path, raw)
     try:
         config = LlamaConfig(**{key: raw[key] for key in _KEYS if key in raw})
@@ -145,7 +168,7 @@ def _checked_config(raw: dict[str, Any], path: Path) -> LlamaConfig:
     except Exception as error:
         reason = one_line(error.__cause__ or error)
         raise BadInput(
-            f"{path} is not a usable LLaMA config ({reason}); download it again."
+            f"{path} is not a usable {kind} config ({reason}); download it again."
         ) from error
     if config.pad_token_id is not None and not 0 <= config.pad_token_id < config.vocab_size:
         # Folders of 2023 say -1, which an embedding would take for its last row.
@@ -171,11 +194,29 @@ def _refuse_unsupported(path: Path, raw: dict[str, Any]) -> None:
             found.append(f"{kind!r} RoPE scaling")
         if rope.get("partial_rotary_factor", 1.0) != 1.0:
             found.append("partial RoPE")
+    found += [
+        f"{key} {value!r}"
+        for key, value in raw.items()
+        if _CHANGES.search(key) and not _without_effect(key, value, raw)
+    ]
     if found:
         raise BadInput(
             f"{path} asks for {' and '.join(found)}, which this project does not compute; give a "
             f"plain LLaMA checkpoint."
         )
+
+
+def _without_effect(key: str, value: Any, raw: Mapping[str, Any]) -> bool:
+    """Whether a setting that could change a decoder leaves this one as it is."""
+    if value in (None, False, "none", [], {}) or (value == 1 and value is not True):
+        return True
+    if "sliding_window" in key and key != "use_sliding_window":
+        context = raw.get("max_position_embeddings", 2048)  # LlamaConfig's default
+        unused = raw.get("use_sliding_window") is False
+        return unused or (type(value) is int and type(context) is int and value >= context)
+    if key == "layer_types":
+        return isinstance(value, list) and {*value} == {"full_attention"}
+    return False
 
 
 def _check_sizes(config: LlamaConfig) -> None:

@@ -33,7 +33,11 @@ _DORA_KEY = re.compile(
     rf"{_PEFT_KEY.pattern}|base_model\.model\.(?P<dora>.+)\.lora_magnitude_vector"
 )
 _MAGNITUDE = "magnitude"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+# OpenFlamingo v0 names every block a second time.
 _ALIAS = re.compile(r"gated_cross_attn_layers\.(\d+)\.(.+)")
+_BLOCK = r"model.layers.\1.gated_cross_attn_layer.\2"
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def read_lora(path: Path) -> LoraCheckpoint:
     """
     path = Path(path)
     if path.is_dir():
+        _refuse_other_folders(path)
         return _read_peft(path)
     if path.suffix == ".safetensors":
         raise BadInput(
@@ -93,6 +98,36 @@ def read_lora(path: Path) -> LoraCheckpoint:
             f"adapter_config.json."
         )
     return _read_mmgpt(path)
+
+
+def _refuse_other_folders(folder: Path) -> None:
+    """Say what a folder without an adapter is."""
+    if (folder / ADAPTER_CONFIG).exists():
+        return
+    inside = sorted(found.parent for found in folder.glob(f"*/{ADAPTER_CONFIG}"))
+    if inside:
+        raise BadInput(
+            f"{folder} is no adapter itself but holds {some(p.name for p in inside)}; give "
+            f"{inside[-1]}."
+        )
+    if (folder / "config.json").exists():
+        raise BadInput(f"{folder} holds a model instead of an adapter; give it as the model.")
+
+
+def refuse_adapter_beside(folder: Path, lora: Path | None) -> None:
+    """Refuse a folder of a model in which an adapter lies too, unless that one is merged.
+
+    transformers applies it, so leaving it out would be another model.
+
+    Raises:
+        BadInput: there is one.
+    """
+    beside = [n for n in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS) if (folder / n).exists()]
+    if beside and (lora is None or lora.resolve() != folder.resolve()):
+        raise BadInput(
+            f"{folder} holds an adapter ({some(beside)}) beside the model's weights; give --lora "
+            f"{folder} to merge it, or move it away."
+        )
 
 
 def _read_mmgpt(path: Path) -> LoraCheckpoint:
@@ -135,13 +170,9 @@ def _tuning(tuning: object, path: Path) -> tuple[int | None, float | None]:
 
 
 def _read_peft(folder: Path) -> LoraCheckpoint:
-    config = read_adapter_config(folder / "adapter_config.json")
+    config = read_adapter_config(folder / ADAPTER_CONFIG)
     weights = next(
-        (
-            file
-            for name in ("adapter_model.safetensors", "adapter_model.bin")
-            if (file := folder / name).is_file()
-        ),
+        (file for name in ADAPTER_WEIGHTS if (file := folder / name).is_file()),
         None,
     )
     if weights is None:
@@ -153,7 +184,7 @@ def _read_peft(folder: Path) -> LoraCheckpoint:
     def scaling(module: str, r: int) -> float:
         if config.rank(module) != r:
             raise BadInput(
-                f"{folder / 'adapter_config.json'} gives {module} the rank {config.rank(module)} "
+                f"{folder / ADAPTER_CONFIG} gives {module} the rank {config.rank(module)} "
                 f"but {weights.name} has {r}; give both files of one adapter."
             )
         return config.scaling(module)
@@ -163,7 +194,7 @@ def _read_peft(folder: Path) -> LoraCheckpoint:
     for module, delta in deltas.items():
         if config.use_dora and delta.magnitude is None:
             raise BadInput(
-                f"{folder / 'adapter_config.json'} says use_dora but {module} has no "
+                f"{folder / ADAPTER_CONFIG} says use_dora but {module} has no "
                 f"lora_magnitude_vector in {weights.name}; give both files of one adapter."
             )
     return LoraCheckpoint(deltas, folder)
@@ -199,7 +230,8 @@ def _pair(
         _check_pair(module, pair, path)
         scale = scaling(module, pair["A"].shape[0])
         delta = LoraDelta(pair["A"], pair["B"], scale, pair.get(_MAGNITUDE))
-        canonical = _ALIAS.sub(r"model.layers.\1.gated_cross_attn_layer.\2", module)
+        alias = _ALIAS.fullmatch(module)  # IDEFICS has such modules too, inside `model.`
+        canonical = alias.expand(_BLOCK) if alias else module
         if canonical in deltas and not _same(deltas[canonical], delta):
             raise BadInput(
                 f"{path} holds {canonical} under two names with different values although they "
@@ -220,6 +252,12 @@ def _check_pair(module: str, pair: dict[str, Any], path: Path) -> None:
                 f"{path} has a lora_{side} of {module} with shape {list(pair[side].shape)} and "
                 f"type {pair[side].dtype} where a float matrix is expected; give a LoRA of "
                 f"linear layers."
+            )
+    for part, matrix in pair.items():
+        if not matrix.isfinite().all():
+            raise BadInput(
+                f"{path} has a {part if part == _MAGNITUDE else f'lora_{part}'} of {module} with "
+                f"values that are not finite, so its training failed; give an earlier checkpoint."
             )
     if pair["A"].shape[0] != pair["B"].shape[1]:
         raise BadInput(

@@ -20,10 +20,12 @@ from qlora.checkpoints.checks import one_line, some
 
 _BLAMED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _WRAPPERS = ("model_state_dict", "state_dict")
+# Far above any checkpoint, whose entries are tensors and settings.
+_MOST_ENTRIES = 2**22
 
 
 class _ConfigStandIn:
-    """Takes the place of mmengine's `Config`: keeps the fields of its pickled state."""
+    """Stands for mmengine's `Config`: keeps the fields of its pickled state."""
 
     fields: object = None
 
@@ -62,7 +64,7 @@ def read_pickle(path: Path) -> object:
             # Other pickle protocols only warn; if an instruction is unknown the load fails.
             warnings.simplefilter("ignore")
             loaded = torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zip)
-        return _plain(loaded)
+        return _Plain()(loaded)[0]
     # A damaged pickle can raise nearly anything (EOFError, KeyError, struct.error, ...).
     except Exception as error:
         blamed = _BLAMED_GLOBAL.search(str(error))
@@ -150,15 +152,36 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(ValueError(message))}"
 
 
-def _plain(value: object) -> object:
-    """The same object with stand-ins and dict subclasses turned into plain dicts."""
-    if isinstance(value, _ConfigStandIn):
-        return _plain(value.fields)
-    if isinstance(value, dict):
-        # dict.items, because BUILD may have put an attribute called `items` on the instance.
-        return {key: _plain(item) for key, item in dict.items(value)}
-    if type(value) is list:
-        return [_plain(item) for item in value]
-    if type(value) is tuple:
-        return tuple(_plain(item) for item in value)
-    return value
+class _Plain:
+    """Turns stand-ins and dict subclasses into plain dicts, and bounds what comes out.
+
+    Each object is turned once however often it is referred to, so that a small file whose lists
+    hold each other many times over costs no more than its own size.
+    """
+
+    def __init__(self) -> None:
+        # The originals are kept too: ids are those of living objects only.
+        self._done: dict[int, tuple[object, object, int]] = {}
+
+    def __call__(self, value: object) -> tuple[object, int]:
+        """The plain object, and how many it would be if written out."""
+        if not isinstance(value, _ConfigStandIn | dict | list | tuple):
+            return value, 1
+        if id(value) not in self._done:
+            made, count = self._turned(value)
+            if count > _MOST_ENTRIES:
+                raise ValueError(f"more than {_MOST_ENTRIES} entries, most of them repeated")
+            self._done[id(value)] = value, made, count
+        return self._done[id(value)][1:]
+
+    def _turned(self, value: Any) -> tuple[object, int]:
+        if isinstance(value, _ConfigStandIn):
+            return self(value.fields)
+        if isinstance(value, dict):
+            # dict.items, because BUILD may have put an attribute called `items` on the instance.
+            turned = {key: self(item) for key, item in dict.items(value)}
+            made: object = {key: item for key, (item, _) in turned.items()}
+            return made, 1 + sum(count for _, count in turned.values())
+        items = [self(item) for item in value]
+        made = [item for item, _ in items]
+        return made if isinstance(value, list) else tuple(made), 1 + sum(n for _, n in items)

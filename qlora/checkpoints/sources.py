@@ -5,6 +5,7 @@ when a tensor is asked for. Shard paths that an index gives stay inside the fold
 is missing, or that lacks a tensor which the index promises, is an error when the folder is opened.
 """
 
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors import safe_open
 
 from lite.errors import BadInput
 from qlora.checkpoints.checks import one_line, read_json, some
+from qlora.checkpoints.layouts import refuse_quantized, refuse_unused
 from qlora.checkpoints.pickles import read_pickle, state_dict_of
 from qlora.checkpoints.views import (
     FileTensors,
@@ -50,20 +52,25 @@ _DTYPES = {
 _TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
-def open_tensors(path: Path) -> TensorSource:
+def open_tensors(path: Path, besides: Collection[str] = ()) -> TensorSource:
     """Open a checkpoint file or folder.
 
     Args:
         path: a `.safetensors`, `.bin`, `.pt` or `.pth` file, or a folder that holds
             `model.safetensors`, `pytorch_model.bin`, or shards with their `*.index.json`. If the
             folder holds both formats, safetensors is taken: its header needs no unpickler.
+        besides: files of weights in the folder that the caller reads by itself.
 
     Raises:
-        BadInput: nothing of the kind is there, or a file is damaged or incomplete.
+        BadInput: nothing of the kind is there, a file is damaged or incomplete, the weights are
+            quantized, or the folder holds others that nobody reads.
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path)
+        source = _open_folder(path)
+        refuse_quantized(source)
+        refuse_unused(path, {*besides, *{source.where(name).name for name in source}})
+        return source
     if path.suffix == ".safetensors":
         return _open_safetensors(path)
     if path.suffix in _TORCH_SUFFIXES:

@@ -25,7 +25,7 @@ from lite.text.tokenizer import Tokenizer
 from qlora.checkpoints.checks import check_tensors, same_content
 from qlora.checkpoints.clip import ClipCheckpoint, read_clip
 from qlora.checkpoints.llama import LlamaCheckpoint, read_llama
-from qlora.checkpoints.lora import read_lora
+from qlora.checkpoints.lora import read_lora, refuse_adapter_beside
 from qlora.checkpoints.sources import TensorSource, merged, open_tensors, renamed
 from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
 from qlora.checkpoints.translation import shapes_of
@@ -101,6 +101,7 @@ def read_flamingo(
     Raises:
         BadInput: a file is missing, damaged, of another kind, or does not fit the others.
     """
+    refuse_adapter_beside(llama, lora)
     decoder, connector = read_llama(llama), open_flamingo(flamingo)
     vision = read_clip(clip_config, clip)
     tokenizer = read_tokenizer(llama)
@@ -180,9 +181,9 @@ def _config(
 
 
 def _special_ids(tokenizer: TokenizerFiles, rows: int, flamingo: Path) -> dict[str, int]:
+    # Three where the tokenizer had no pad token when this was trained, whatever it has now.
     added = rows - tokenizer.size
-    expected = (2, 3) if tokenizer.pad is None else (2,)
-    if added not in expected:
+    if added not in (2, 3):
         raise BadInput(
             f"The embeddings in {flamingo} have {rows} rows and the tokenizer has {tokenizer.size} "
             f"pieces, which leaves {added} for the added tokens instead of 2 or 3; "

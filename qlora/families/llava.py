@@ -26,7 +26,7 @@ from lite.text.template import LLAVA_V1
 from qlora.checkpoints.checks import check_tensors, read_json
 from qlora.checkpoints.hub import resolve
 from qlora.checkpoints.llama import decoder_of
-from qlora.checkpoints.lora import LoraCheckpoint
+from qlora.checkpoints.lora import LoraCheckpoint, refuse_adapter_beside
 from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
 from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
 from qlora.checkpoints.translation import shapes_of
@@ -62,6 +62,9 @@ _CLIP: dict[str, int | None] = {
 # Tokens that the layouts add to LLaMA's own.
 _ADDED = ("<image>", "<pad>", "[PAD]", "<im_patch>", "<im_start>", "<im_end>")
 _PROJECTOR = "model.mm_projector."
+_OWN_TOWER = "model.vision_tower.vision_tower."
+# Where the original repository's trainers put the projector, or a LoRA's other parameters.
+_BESIDES = ("non_lora_trainables.bin", "mm_projector.bin")
 _PROJECTOR_TYPE = re.compile(r"linear|mlp(\d+)x_gelu")
 # Spellings of transformers 4.31 to 5, newest first.
 _TOWERS = ("model.vision_tower.", "vision_tower.")
@@ -92,6 +95,7 @@ def read(
     path = folder / "config.json"
     if "mm_vision_tower" in config:
         return _read_original(folder, config, lora, base, tower)
+    refuse_adapter_beside(folder, lora)
     if base is not None or tower is not None:
         raise BadInput(f"{folder} holds a whole model; leave its language model and tower out.")
     tensors = open_tensors(folder)
@@ -114,9 +118,7 @@ def read(
     return _assembled(
         folder=folder,
         parts=OpenedParts(
-            decoder_of(
-                _plain(section(config, "text_config", path)), _language(tensors), path, folder
-            ),
+            decoder_of(_text_config(config, path), _language(tensors), path, folder),
             vision=_tower(below(tensors, *_TOWERS), encoder, folder),
             connector=projector,
         ),
@@ -135,6 +137,11 @@ def _read_original(
     path = folder / "config.json"
     depth = _check_original(config, path)
     where = base or folder
+    if base is None and _lacks_language(folder):
+        raise BadInput(
+            f"{folder} holds a projector without its language model; give the folder of that "
+            f"beside it (--llama)."
+        )
     if base is None and (folder / "adapter_config.json").is_file():
         raise BadInput(
             f"{folder} holds a LoRA without its language model; give the folder of that beside it "
@@ -144,18 +151,16 @@ def _read_original(
         if lora is not None:
             raise BadInput(f"{folder} holds a LoRA of its own, so {lora} cannot be merged too.")
         lora = folder
-    tensors = open_tensors(where)
+    tensors = open_tensors(where, besides=_BESIDES)
     raw = config if base is None else read_json(base / "config.json", "LLaMA config")
-    # A tower that was trained too is saved with the rest, under the names of its wrappers.
-    prefix = "model.vision_tower.vision_tower."
-    if any(name.startswith(prefix) for name in tensors):
-        raise BadInput(
-            f"{where} holds a vision tower of its own, trained together with the rest, which is "
-            f"not supported; give a LLaVA whose tower is CLIP's."
-        )
-    language = renamed(tensors, lambda name: None if name.startswith(_PROJECTOR) else name)
-    decoder = decoder_of(_plain(raw), language, where / "config.json", where)
+    outside = (_PROJECTOR, _OWN_TOWER)
+    language = renamed(tensors, lambda name: None if name.startswith(outside) else name)
+    # The original's own model types are LLaMA with a projector.
+    kind = {} if raw.get("model_type") not in MODEL_TYPES else {"model_type": "llama"}
+    decoder = decoder_of(_unquantized(raw) | kind, language, where / "config.json", where)
     tower_folder = _tower_folder(folder, config["mm_vision_tower"], tower)
+    # Full fine-tunes save the tower with the rest, trained or not, under the names of its wrappers.
+    own_tower = below(tensors, _OWN_TOWER)
     vision, vision_path = _clip_config(tower_folder)
     encoder = _encoder(
         vision,
@@ -168,7 +173,7 @@ def _read_original(
         folder=folder if has_tokenizer else where,
         parts=OpenedParts(
             decoder,
-            vision=_tower(_clip_tensors(tower_folder), encoder, tower_folder),
+            vision=_tower(own_tower or _clip_tensors(tower_folder), encoder, tower_folder),
             connector=_original_projector(folder, tensors, depth),
         ),
         tokenizer=read_tokenizer(folder if has_tokenizer else where, _ADDED),
@@ -179,6 +184,12 @@ def _read_original(
         lora=adapter(lora),
         pixels=tower_folder,
     )
+
+
+def _lacks_language(folder: Path) -> bool:
+    """Whether a projector is all that a folder holds."""
+    found = {path.name for kind in ("bin", "safetensors") for path in folder.glob(f"*.{kind}")}
+    return bool(found) and found <= {*_BESIDES, "training_args.bin"}
 
 
 def _assembled(
@@ -206,7 +217,9 @@ def _assembled(
         template=LLAVA_V1.name,
     )
     special_ids = None if image is None else {"<image>": image}
-    return assemble(model, parts, tokenizer, folder, special_ids=special_ids, lora=lora)
+    return assemble(
+        model, parts, tokenizer, folder, special_ids=special_ids, lora=lora, processor=pixels
+    )
 
 
 def _check_original(config: dict[str, Any], path: Path) -> int:
@@ -230,13 +243,20 @@ def _check_original(config: dict[str, Any], path: Path) -> int:
     return int(match[1] or 1)
 
 
-def _plain(raw: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of the language model alone.
+def _text_config(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The configuration of the language model alone, as transformers reads it."""
+    text = {"model_type": "llama", **section(config, "text_config", path)}
+    # Either may tie the head to the embedding (configuration_llava.py).
+    tied = bool(config.get("tie_word_embeddings")) or bool(text.get("tie_word_embeddings"))
+    return _unquantized(text) | {"tie_word_embeddings": tied}
 
-    Quantized weights would be found by their shapes and types; a `quantization_config` beside plain
-    ones says only how they were trained.
+
+def _unquantized(raw: dict[str, Any]) -> dict[str, Any]:
+    """Without `quantization_config`, which QLoRA runs leave beside plain weights.
+
+    Weights that are quantized are found by their names (`qlora.checkpoints.layouts`).
     """
-    return {**raw, "model_type": "llama", "quantization_config": None}
+    return {**raw, "quantization_config": None}
 
 
 def _encoder(config: dict[str, Any], path: Path, layer: object, keep_class: bool) -> ClipEncoder:
@@ -312,7 +332,7 @@ def _refuse_strange(tensors: TensorSource, folder: Path, prefixes: tuple[str, ..
 def _original_projector(folder: Path, tensors: TensorSource, depth: int) -> TensorSource:
     """The projector's tensors, from wherever the run that made them put them."""
     source = below(tensors, _PROJECTOR)
-    for name in ("non_lora_trainables.bin", "mm_projector.bin"):
+    for name in _BESIDES:
         if (folder / name).is_file():
             # The one beside a LoRA was trained further than what the base may hold.
             source = _unwrapped(open_tensors(folder / name), folder / name)

@@ -91,6 +91,10 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
     """
     path = folder / "config.json"
     raw = section(config, "text_config", path)
+    if raw.get("model_type", "mllama_text_model") != "mllama_text_model":
+        raise BadInput(
+            f"{path} has a text_config of type {raw['model_type']!r}; download it again."
+        )
     text = sizes(raw, _TEXT, path)
     positions = _positions(raw.get("cross_attention_layers") or _CROSS_LAYERS, text, path)
     tensors = renamed(open_tensors(folder), _plain)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lite.errors import BadInput
-from lite.image.preprocessing import Preprocessing
+from lite.image.preprocessing import CROP, DOWN, EVEN, Preprocessing
 from qlora.checkpoints.checks import read_json
 from qlora.checkpoints.llama import LlamaCheckpoint
 from qlora.checkpoints.lora import LoraCheckpoint, read_lora
@@ -82,18 +82,42 @@ def preprocessing(folder: Path, size: int, fit: str) -> Preprocessing:
         fit: how a picture becomes a square.
     """
     path = folder / "preprocessor_config.json"
-    plain = Preprocessing(size, fit=fit)
+    # transformers' center_crop rounds down.
+    plain = Preprocessing(size, fit=fit, rounding=DOWN if fit == CROP else EVEN)
     if not path.is_file():
         return plain
     raw = read_json(path, "preprocessing config")
     if raw.get("resample", 3) != 3:  # PIL's number of bicubic
         raise BadInput(f"{path} asks for resample {raw['resample']!r}, but only 3 is computed.")
+    _refuse_other_steps(raw, size, path)
     given = {
         "mean": raw.get("image_mean", list(plain.mean)),
         "std": raw.get("image_std", list(plain.std)),
     }
     mean, std = check_preprocessing(given, str(path))
     return dataclasses.replace(plain, mean=mean, std=std)
+
+
+def _refuse_other_steps(raw: Mapping[str, Any], size: int, path: Path) -> None:
+    """Refuse what a processor of transformers does otherwise than `lite`."""
+    found = [
+        f"{key} {raw[key]!r}"
+        for key in ("do_resize", "do_rescale", "do_normalize")
+        if raw.get(key, True) is not True
+    ]
+    factor = raw.get("rescale_factor", 1 / 255)
+    if type(factor) not in (int, float) or abs(factor * 255 - 1) > 1e-6:
+        found.append(f"rescale_factor {factor!r}")
+    for key in ("size", "crop_size"):
+        value = raw.get(key, size)
+        sides = {*value.values()} if isinstance(value, Mapping) else {value}
+        if sides != {size}:
+            found.append(f"{key} {value!r}")
+    if found:
+        raise BadInput(
+            f"{path} asks for {' and '.join(found)}, which this project does not compute for an "
+            f"encoder of {size} pixels; give the file that belongs to the weights."
+        )
 
 
 @dataclass(frozen=True)
@@ -139,6 +163,7 @@ def assemble(
     *,
     special_ids: dict[str, int] | None = None,
     lora: LoraCheckpoint | None = None,
+    processor: Path | None = None,
 ) -> ModelWeights:
     """A model of its parts.
 
@@ -150,6 +175,7 @@ def assemble(
         special_ids: of `<image>` and other added tokens; by default `<image>` is the first id after
             the vocabulary.
         lora: merged into the language model.
+        processor: folder of the image processor's config, where it is another one.
 
     Raises:
         BadInput: the connector's width is not the language model's, or the LoRA does not fit.
@@ -172,6 +198,7 @@ def assemble(
         tokenizer=tokenizer,
         special_ids=special_ids or {"<image>": after},
         llama_folder=folder,
+        processor_folder=processor or folder,
     )
 
 

@@ -17,6 +17,8 @@ from types import ModuleType
 from lite.errors import BadInput
 from qlora import families
 from qlora.checkpoints.checks import read_json
+from qlora.checkpoints.layouts import refuse_other_layouts
+from qlora.checkpoints.lora import refuse_adapter_beside
 from qlora.model.weights import ModelWeights
 
 
@@ -43,6 +45,7 @@ def read_model(
         BadInput: the family is unknown, or see its reader.
     """
     folder = Path(folder)
+    refuse_other_layouts(folder)
     path = folder / "config.json"
     config = read_json(path, "model config")
     kind = config.get("model_type")
@@ -52,6 +55,8 @@ def read_model(
             f"{path} describes a model of type {kind!r}; the families that are read from one "
             f"folder are {', '.join(readers())}, and Multimodal-GPT's parts are given one by one."
         )
+    if reader.WHOLE:
+        refuse_adapter_beside(folder, lora)
     beside = () if reader.WHOLE else (base, tower)
     if reader.WHOLE and (base is not None or tower is not None):
         raise BadInput(f"{folder} holds a whole model; leave its language model and tower out.")

@@ -69,6 +69,7 @@ class ModelWeights:
         tokenizer: the base tokenizer.
         special_ids: ids of the added tokens that this model has.
         llama_folder: where LLaMA and tokenizer were read.
+        processor_folder: where the image processor's config is, if the model has one.
     """
 
     config: ModelConfig
@@ -78,6 +79,7 @@ class ModelWeights:
     tokenizer: TokenizerFiles
     special_ids: dict[str, int]
     llama_folder: Path
+    processor_folder: Path | None = None
 
     def chat_tokenizer(self) -> Tokenizer:
         """The tokenizer with its special tokens, as training and chat use it."""

@@ -161,3 +161,12 @@ def test_two_spellings_of_one_matrix_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [{}, {"model_state_dict": {}}, [], {"tuning_config": None}])
 def test_a_file_without_matrices_is_refused(tmp_path: Path, content: object) -> None:
     check_refused(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize("side", ["A", "B"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_matrices_that_are_not_finite_are_named(tmp_path: Path, side: str, value: float) -> None:
+    content = fixture()
+    name = f"{PREFIX}{Q_PROJ}.lora_{side}.weight"
+    content["model_state_dict"][name][0, 0] = value
+    check_refused(saved(tmp_path, content), f"lora_{side}", Q_PROJ, "not finite")

@@ -124,3 +124,21 @@ def test_names_that_would_break_a_message_are_refused(tmp_path: Path, name: str)
         with pytest.raises(BadInput) as error:
             open_tensors(tmp_path / file)
         check_one_sentence(error, file, ascii(name))
+
+
+def test_a_small_file_that_would_expand_without_end_is_refused(tmp_path: Path) -> None:
+    """Ten lists deep, each ten times the one below: 10^10 entries in less than 2 KB."""
+    bomb: list[Any] = [0] * 10
+    for _ in range(9):
+        bomb = [bomb] * 10
+    torch.save({"weights": bomb}, tmp_path / "bomb.pt")
+    assert (tmp_path / "bomb.pt").stat().st_size < 2048
+    with pytest.raises(BadInput) as error:
+        read_pickle(tmp_path / "bomb.pt")
+    check_one_sentence(error, "bomb.pt", "entries")
+
+
+def test_what_a_file_refers_to_twice_is_read_twice(tmp_path: Path) -> None:
+    shared = {"lora_r": [1, (2, 3)]}
+    torch.save({"a": shared, "b": [shared, shared]}, tmp_path / "shared.pt")
+    assert read_pickle(tmp_path / "shared.pt") == {"a": shared, "b": [shared, shared]}

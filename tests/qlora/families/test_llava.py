@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, MistralConfig
 
 import lite
 from export.bundle import write_bundle
@@ -171,3 +173,124 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path: Path) -> None:
         with pytest.raises(BadInput) as error:
             read_model(folder)
         check_one_sentence(error, named)
+
+
+def with_text(folder: Path, text: dict[str, Any]) -> Path:
+    """The same folder with other settings of the language model."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"text_config": config["text_config"] | text}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        *((kind, kind) for kind in ("granite", "helium", "smollm3", "gemma", "gemma2", "qwen2")),
+        *((kind, kind) for kind in ("qwen3", "olmo2", "cohere", "phi3", "mixtral", "starcoder2")),
+    ],
+)
+def test_language_models_that_are_not_computed_are_refused(
+    tmp_path: Path, kind: str, named: str
+) -> None:
+    """With the defaults that transformers itself writes for the type."""
+    folder = write_hugging_face(reference(SIZES[0]), tmp_path / "hf")
+    with pytest.raises(BadInput) as error:
+        read_model(with_text(folder, AutoConfig.for_model(kind).to_dict()))
+    check_one_sentence(error, named)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ({"model_type": "mistral", "sliding_window": 8}, "sliding_window 8"),
+        ({"embedding_multiplier": 12.0}, "embedding_multiplier"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ({"no_rope_layers": [1, 1, 0]}, "no_rope_layers"),
+        ({"use_qk_norm": True}, "use_qk_norm"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ({"num_local_experts": 8}, "num_local_experts"),
+    ],
+)
+def test_settings_that_change_the_language_model_are_refused(
+    tmp_path: Path, text: dict[str, Any], named: str
+) -> None:
+    folder = write_hugging_face(reference(SIZES[0]), tmp_path / "hf")
+    with pytest.raises(BadInput) as error:
+        read_model(with_text(folder, text))
+    check_one_sentence(error, named)
+
+
+def test_mistral_without_a_window_equals_transformers(tmp_path: Path) -> None:
+    model = reference(SIZES[1])
+    text = model.config.text_config
+    mistral = MistralConfig(
+        hidden_size=text.hidden_size,
+        intermediate_size=text.intermediate_size,
+        num_hidden_layers=text.num_hidden_layers,
+        num_attention_heads=text.num_attention_heads,
+        num_key_value_heads=text.num_key_value_heads,
+        vocab_size=text.vocab_size,
+        sliding_window=None,
+    )
+    config = LlavaConfig(
+        vision_config=model.config.vision_config,
+        text_config=mistral,
+        image_token_index=IMAGE,
+        image_seq_length=model.config.image_seq_length,
+    )
+    other = LlavaForConditionalGeneration(config).eval()
+    other.load_state_dict(model.state_dict())
+    weights = read_model(write_hugging_face(other, tmp_path / "hf"))
+    ids = prompt(weights.config.latents, 1)
+    pixels = pixels_of(weights, pictures(1))
+    assert np.abs(logits_of(weights, ids, pixels) - expected_of(other, ids, pixels)).max() <= 1e-4
+
+
+@pytest.mark.parametrize("where", ["text", "top"])
+def test_a_tied_head_is_tied_where_transformers_ties_it(tmp_path: Path, where: str) -> None:
+    model = reference(SIZES[0])
+    model.config.tie_word_embeddings = where == "top"
+    model.config.text_config.tie_word_embeddings = where == "text"
+    folder = write_hugging_face(model, tmp_path / "hf")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {name: t for name, t in tensors.items() if "lm_head" not in name},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    again = LlavaForConditionalGeneration.from_pretrained(folder).eval()
+    weights = read_model(folder)
+    ids = np.array([1, 20, 31])
+    assert np.abs(logits_of(weights, ids, None) - expected_of(again, ids, None)).max() <= 1e-4
+
+
+def test_a_full_fine_tune_is_read_with_the_tower_inside(tmp_path: Path) -> None:
+    """As the original repository's train.py saves it; the named tower gives sizes alone."""
+    model = reference(SIZES[0])
+    folder = write_original(model, tmp_path / "full", False)
+    write_tower(reference(SIZES[0], seed=1), folder / "clip")  # another's weights
+    tensors = torch.load(folder / "pytorch_model.bin")
+    tower = model.model.vision_tower.state_dict()
+    prefix = "model.vision_tower.vision_tower.vision_model."
+    inside = {prefix + name.removeprefix("vision_model."): t for name, t in tower.items()}
+    torch.save(tensors | inside, folder / "pytorch_model.bin")
+    weights = read_model(folder)
+    ids, pixels = prompt(weights.config.latents, 1), pixels_of(weights, pictures(1))
+    assert np.abs(logits_of(weights, ids, pixels) - expected_of(model, ids, pixels)).max() <= 1e-4
+
+
+def test_a_projector_alone_asks_for_its_language_model(tmp_path: Path) -> None:
+    folder = write_original(reference(SIZES[0]), tmp_path / "projector", True)
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(BadInput) as error:
+        read_model(folder)
+    check_one_sentence(error, "--llama")
+
+
+def test_an_adapter_beside_the_weights_is_not_passed_over(tmp_path: Path) -> None:
+    folder = write_hugging_face(reference(SIZES[0]), tmp_path / "hf")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(BadInput) as error:
+        read_model(folder)
+    check_one_sentence(error, "adapter_config.json", "--lora")
