@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = ("lite", "qlora", "export", "bench")  # each may import those before it
 RUNTIME = {"numpy", "onnxruntime", "tokenizers", "PIL", "click", "rich", "prompt_toolkit"}
-RUNTIME |= {"markdown_it"}
+RUNTIME |= {"markdown_it", "platformdirs", "cachetools"}
 SERVER = {"starlette", "uvicorn", "anyio", "pydantic", "prometheus_client"}
 MEGABYTE = 10**6
 # Packages beside the tests must not take the place of those of an environment.

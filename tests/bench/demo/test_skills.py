@@ -212,6 +212,7 @@ def test_the_command_writes_a_table_figures_and_answers(bundles: Any, tmp_path: 
     assert report["skills"]["dialogue"]["score"] == pytest.approx(100 * sum(own) / 12, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (demo.FOLDER / MANIFEST).is_file() or not RESULTS.is_file(),
     reason=f"there is no demo bundle in {demo.FOLDER} yet, or no {RESULTS}",
