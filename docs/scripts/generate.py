@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from bench.commands import bench
 from export.commands import export
 from lite import demo
-from lite.commands import chat, serve
+from lite.commands import cache, chat, serve
 from lite.server.settings import Settings
 from qlora.commands import train
 from qlora.families.models import MODELS
@@ -32,6 +32,7 @@ REFERENCE = ROOT / "docs" / "reference"
 RESULTS = ROOT / "bench" / "results"
 COMMANDS = {
     "lite-chat": chat.command,
+    "lite-chat cache": cache.command,
     "lite-serve": serve.command,
     "qlora-train": train.command,
     "lite-export": export.command,
@@ -62,10 +63,24 @@ LIMITS = (
     ),
     ("Chat", "image features kept in memory", "lite.runtime.vision:MEMORY_BYTES", "bytes"),
     ("Chat", "image features kept on disk", "lite.runtime.vision:DISK_BYTES", "bytes"),
+    (
+        "Server",
+        "messages of a request, whatever the setting",
+        "lite.server.protocol:MAX_MESSAGES",
+        "number",
+    ),
+    ("Server", "parts of a message", "lite.server.protocol:MAX_PARTS", "number"),
     ("Server", "stop texts of a request", "lite.server.protocol:MAX_STOPS", "number"),
     ("Server", "length of a stop text", "lite.server.protocol:MAX_STOP_LENGTH", "number"),
     ("Server", "size of a fetched image", "lite.server.fetcher:MAX_BYTES", "bytes"),
     ("Server", "seconds to fetch an image", "lite.server.fetcher:SECONDS", "number"),
+    ("Server", "seconds without a byte of a body", "lite.server.connection:GAP_SECONDS", "number"),
+    (
+        "Server",
+        "seconds until a client takes what it is sent",
+        "lite.server.connection:SEND_SECONDS",
+        "number",
+    ),
     ("Export", "mean KL divergence from fp32", "export.verify:KL_LIMITS", "table"),
     ("Export", "KL divergence of a second turn", "export.verify:SECOND_TURN_KL", "number"),
 )

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import pytest
 
-from lite.commands import chat
+from lite.commands import cache, chat
 from qlora.recipes.reading import read_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -146,6 +146,8 @@ def check(words: list[str]) -> None:
         wanted = [word for word in words[1:] if not re.match(r"-|[A-Z]+=", word)]
         assert set(wanted) <= set(targets), words
         return
+    elif words[:2] == ["lite-chat", "cache"]:
+        command, words = cache.command, words[1:]
     elif name in MODULES:
         command = import_module(MODULES[name]).command
     else:
@@ -180,7 +182,7 @@ def place(tmp_path, monkeypatch):
     programs.mkdir()
     for name, module in MODULES.items():
         script = programs / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+        script.write_text(f"#!{sys.executable}\nfrom {module} import main\n\nmain()\n")
         script.chmod(0o755)
     (programs / "python").symlink_to(sys.executable)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
