@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.lite.spoiled import claim, recorded
 
+from tests.lite.damaged_bundles import claim, recorded
 from tests.lite.server.conftest import LONG, Served, command, events, wait_until
 
 posix_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")

@@ -57,7 +57,7 @@ def test_logits_are_those_of_the_plain_graph(
 
     arranged = logits()
     assert [*Path(prepacked.cache_dir("prepacked")).glob(f"*/*/{DECODER}.data")]
-    monkeypatch.setenv(prepacked.SWITCH, "0")
+    monkeypatch.setenv(prepacked.VARIABLE, "0")
     for one, other in zip(arranged, logits(), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.one_sentence import check_one_sentence
 
 from lite.errors import BadInput
 from lite.terminal import attachments
 from lite.terminal.attachments import attached, dropped, is_picture, path, paths
 from tests.lite.conftest import CAT, DOG
+from tests.refusals import check_one_sentence
 
 
 @pytest.fixture
