@@ -1,8 +1,8 @@
 """The engines that `lite-bench chat` compares, each in a process of its own.
 
-Contract: an engine knows three things: see an image, start an empty conversation, and run so many
-more tokens at once. All measures are made of these, so every engine is asked the same. Tokens are
-random and nothing is sampled, as in llama-bench. A worker reads one JSON request a line from
+Contract: an engine encodes an image, starts an empty conversation, and runs a number of further
+tokens at once. All measures are made of these, so every engine does the same work. Tokens are
+random and nothing is sampled, as in llama-bench. The process reads one JSON request a line from
 standard input and answers with one JSON line; between requests it is idle.
 """
 
@@ -14,12 +14,15 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-# An image costs LLaVA-1.5 this many positions (24 x 24 patches of a ViT-L/14 at 336 pixels).
+Result = TypeVar("Result")
+
+# Image tokens of LLaVA-1.5: 24 x 24 patches of a ViT-L/14 at 336 pixels.
 LLAVA_TOKENS = 576
 
 
@@ -36,21 +39,21 @@ class Engine(ABC):
     load: float
     vocabulary: int
 
-    def see(self) -> bool:
+    def encode_image(self) -> bool:
         """Encode an image never seen before; False where the engine has no vision encoder here."""
         return False
 
-    def follow(self, tokens: list[int], ahead: bool = True) -> bool:
-        """Run given further tokens one after the other; False where it cannot look ahead."""
+    def run_given(self, tokens: list[int], lookup: bool = True) -> bool:
+        """Run given tokens one after the other; False where it has no prompt lookup."""
         return False
 
     @abstractmethod
-    def clear(self, image: bool = False) -> None:
-        """Start again, with the image that `see` encoded last or without one."""
+    def reset(self, image: bool = False) -> None:
+        """Start again, with the image that was encoded last or without one."""
 
     @abstractmethod
-    def feed(self, tokens: int) -> None:
-        """Run so many further random tokens at once, up to the logits of the last."""
+    def run(self, tokens: int) -> None:
+        """Run a number of further random tokens at once, up to the logits of the last."""
 
     def random(self, tokens: int) -> list[int]:
         """Random ordinary tokens."""
@@ -78,8 +81,8 @@ class Lite(Engine):
         self._decoder = self._model.decoder
         if self._decoder.device != device:
             raise SystemExit(f"{bundle} does not run on {device} here")
-        self.clear()
-        self.feed(1)
+        self.reset()
+        self.run(1)
         self.load = time.perf_counter() - start
         read = decode_bytes(self._model.bundle.path(DECODER))
         self.facts = {
@@ -95,7 +98,7 @@ class Lite(Engine):
             "threads": self._decoder.threads,
         }
 
-    def see(self) -> bool:
+    def encode_image(self) -> bool:
         from lite.image.preprocessing import load_image, to_pixels
         from lite.runtime.vision import ImageFeatures
 
@@ -106,19 +109,19 @@ class Lite(Engine):
         self._memory = ImageFeatures(f"image {self._random.integers(1 << 62)}", array)
         return True
 
-    def clear(self, image: bool = False) -> None:
+    def reset(self, image: bool = False) -> None:
         # The first token is a new one each time, so that nothing of the KV cache is used again.
         self._ids = self.random(1) + (self._image if image else [])
         self._images = [self._memory] if image else []
 
-    def feed(self, tokens: int) -> None:
+    def run(self, tokens: int) -> None:
         self._ids += self.random(tokens)
         self._decoder.logits(self._ids, self._images)
 
-    def follow(self, tokens: list[int], ahead: bool = True) -> bool:
+    def run_given(self, tokens: list[int], lookup: bool = True) -> bool:
         from lite.runtime.prompt_lookup import PromptLookup
 
-        prompt_lookup = PromptLookup(self._decoder, self._model.run_costs, ahead)
+        prompt_lookup = PromptLookup(self._decoder, self._model.run_costs, lookup)
         for token in tokens:
             self._ids.append(token)
             prompt_lookup.logits(self._ids, self._images)
@@ -142,8 +145,8 @@ class LlamaCpp(Engine):
             verbose=False,
         )
         self.vocabulary = self._llama.n_vocab()
-        self.clear()
-        self.feed(1)
+        self.reset()
+        self.run(1)
         self.load = time.perf_counter() - start
         self.facts = {
             "llama-cpp-python": llama_cpp.__version__,
@@ -153,11 +156,11 @@ class LlamaCpp(Engine):
             "image": f"stands for {LLAVA_TOKENS} positions, its encoder is not counted",
         }
 
-    def clear(self, image: bool = False) -> None:
+    def reset(self, image: bool = False) -> None:
         self._llama.reset()
         self._waiting = LLAVA_TOKENS if image else 0
 
-    def feed(self, tokens: int) -> None:
+    def run(self, tokens: int) -> None:
         self._llama.eval(self.random(self._waiting + tokens))
         self._waiting = 0
 
@@ -182,8 +185,8 @@ class Transformers(Engine):
         with torch.device(self._device):
             self._model = transformers.LlamaForCausalLM(config).eval()
         self.vocabulary = config.vocab_size
-        self.clear()
-        self.feed(1)
+        self.reset()
+        self.run(1)
         self.load = time.perf_counter() - start
         total = sum(p.nbytes for p in self._model.parameters())
         kv = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
@@ -198,11 +201,11 @@ class Transformers(Engine):
             "image": f"stands for {LLAVA_TOKENS} positions, its encoder is not counted",
         }
 
-    def clear(self, image: bool = False) -> None:
+    def reset(self, image: bool = False) -> None:
         self._cache: Any = None
         self._waiting = LLAVA_TOKENS if image else 0
 
-    def feed(self, tokens: int) -> None:
+    def run(self, tokens: int) -> None:
         torch = self._torch
         ids = torch.tensor([self.random(self._waiting + tokens)], device=self._device)
         with torch.inference_mode():
@@ -228,31 +231,30 @@ def _gguf_read_bytes(file: str) -> int | None:
     return int(sum(t.n_bytes for t in tensors if t.name != "token_embd.weight"))
 
 
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds that `work` takes."""
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
+    """Seconds that `work` takes, and what it returns."""
     start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    result = work()
+    return time.perf_counter() - start, result
 
 
 def measure(engine: Engine, what: str, settings: dict[str, Any]) -> dict[str, float]:
     """One repetition of a measure: seconds by name, for the report to turn into figures."""
     if what == "vis":
-        seen: list[bool] = []
-        seconds = timed(lambda: seen.append(engine.see()))
-        return {"vis": seconds} if seen[0] else {}
+        seconds, done = timed(engine.encode_image)
+        return {"vis": seconds} if done else {}
     if what == "pp":
-        engine.clear()
-        return {"pp": timed(lambda: engine.feed(settings["prompt"]))}
+        engine.reset()
+        return {"pp": timed(lambda: engine.run(settings["prompt"]))[0]}
     if what == "tg":
-        engine.clear()
-        engine.feed(1)
+        engine.reset()
+        engine.run(1)
         return {"tg": _decode(engine, settings["answer"])}
     if what == "tg image":
-        if not engine.see():
+        if not engine.encode_image():
             return {}
-        engine.clear(image=True)
-        engine.feed(1)
+        engine.reset(image=True)
+        engine.run(1)
         return {"tg image": _decode(engine, settings["answer"])}
     if what == "prompt_lookup":
         return _prompt_lookup(engine, settings["answer"])
@@ -262,26 +264,25 @@ def measure(engine: Engine, what: str, settings: dict[str, Any]) -> dict[str, fl
 
 
 def _decode(engine: Engine, tokens: int) -> float:
-    return timed(lambda: [engine.feed(1) for _ in range(tokens)])
+    return timed(lambda: [engine.run(1) for _ in range(tokens)])[0]
 
 
 def _prompt_lookup(engine: Engine, tokens: int) -> dict[str, float]:
-    """An answer that repeats nothing, without and with looking ahead, and one that says the same
-    16 tokens again and again; one right after the other, to be compared with each other.
+    """An answer without repetition, without and with prompt lookup, and one that repeats a phrase
+    of 16 tokens; measured one right after the other.
     """
     new, phrase = engine.random(tokens), engine.random(16)
     repeating = (phrase * (tokens // 16 + 1))[:tokens]
     found: dict[str, float] = {}
-    for name, text, ahead in (
+    for name, text, lookup in (
         ("plain", new, False),
         ("new", new, True),
         ("repeating", repeating, True),
     ):
-        engine.clear()
-        engine.feed(1)
-        followed: list[bool] = []
-        seconds = timed(lambda t=text, a=ahead, f=followed: f.append(engine.follow(t, a)))  # type: ignore[misc]
-        found |= {f"tg {name}": seconds} if followed[0] else {}
+        engine.reset()
+        engine.run(1)
+        seconds, done = timed(partial(engine.run_given, text, lookup))
+        found |= {f"tg {name}": seconds} if done else {}
     return found
 
 
@@ -292,9 +293,9 @@ def _turns(engine: Engine, settings: dict[str, Any]) -> dict[str, float]:
         question = settings["first_question" if turn == 1 else "question"]
         start = time.perf_counter()
         if turn == 1:
-            engine.see()
-            engine.clear(image=True)
-        engine.feed(question)
+            engine.encode_image()
+            engine.reset(image=True)
+        engine.run(question)
         found[f"ttft {turn}"] = time.perf_counter() - start
         _decode(engine, settings["reply"])
     return found
@@ -302,18 +303,18 @@ def _turns(engine: Engine, settings: dict[str, Any]) -> dict[str, float]:
 
 def _growth(engine: Engine, settings: dict[str, Any]) -> dict[str, float]:
     """Seconds for a token at growing depths of context."""
-    engine.clear()
+    engine.reset()
     at, found = 0, {}
     for depth in settings["depths"]:
         if depth > at:
-            engine.feed(depth - at)
+            engine.run(depth - at)
         found[f"depth {depth}"] = _decode(engine, settings["steps"]) / settings["steps"]
         at = max(depth, at) + settings["steps"]
     return found
 
 
 def main() -> None:
-    """A worker: loads the engine that the command line names, then answers requests."""
+    """Load the engine that the command line names, then answer requests."""
     from bench.machine import peak_bytes
 
     name, options = sys.argv[1], json.loads(sys.argv[2])

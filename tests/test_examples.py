@@ -11,13 +11,13 @@ from PIL import Image
 
 import lite
 from bench.demo import examples, fonts
+from bench.demo.backgrounds import BACKGROUNDS
+from bench.demo.dialogue import Turn
 from bench.demo.draw import draw
 from bench.demo.examples import CONVERSATIONS, PICTURES, SIDE, Conversation, ask, conversations
-from bench.demo.grounds import GROUNDS
 from bench.demo.kinds import KINDS
 from bench.demo.scoring import score
-from bench.demo.splits import HELD_FONTS, Rules, held_facts, held_look
-from bench.demo.talk import Turn
+from bench.demo.splits import HELD_FONTS, Rules, held_appearance, held_facts
 from bench.demo.world import MANY, MARGIN, SIZES, WORD, Scene
 from lite import demo
 from lite.bundle.manifest import MANIFEST
@@ -46,9 +46,9 @@ def test_a_scene_is_one_that_training_may_draw(name: str) -> None:
     one = PICTURES[name]
     looks = [thing.look for thing in one.things if thing.kind != WORD]
     assert len(one.things) <= MOST
-    assert not any(map(held_look, looks))
-    assert GROUNDS[one.ground] in Rules("train").grounds(looks)
-    assert not {thing.colour for thing in one.things} & GROUNDS[one.ground].hides
+    assert not any(map(held_appearance, looks))
+    assert BACKGROUNDS[one.background] in Rules("train").backgrounds(looks)
+    assert not {thing.colour for thing in one.things} & BACKGROUNDS[one.background].hides
     assert not {word.font for word in one.words} & HELD_FONTS
     most, least = SIZES.get(len(one.things), MANY)
     for thing in one.things:
@@ -68,7 +68,7 @@ def test_things_have_room_between_them(name: str) -> None:
 
 
 def test_there_are_scenes_of_all_styles_and_a_crowd_and_a_single_thing_and_a_word() -> None:
-    assert {GROUNDS[one.ground].style for one in PICTURES.values()} == {
+    assert {BACKGROUNDS[one.background].style for one in PICTURES.values()} == {
         "plain",
         "gradient",
         "cluttered",

@@ -24,11 +24,11 @@ from typing import Any
 
 import click
 
+from bench.demo.dialogue import Dialogue, Sampler, contents, sentence
 from bench.demo.draw import draw
-from bench.demo.looking import caption_of, crowd
+from bench.demo.perception import caption_of, crowded_scene
 from bench.demo.questions import SKILLS, TRIES, example
 from bench.demo.splits import SPLITS, Rules, novelty_of, seed_of
-from bench.demo.talk import Dialogue, Stage, contents, sentence
 from bench.demo.world import Scene, Unfit
 from lite.cli import entry_point, say
 from lite.errors import BadInput
@@ -109,15 +109,17 @@ def captioned(split: str, number: int, seed: int = 0) -> tuple[Scene, list[str]]
     """A scene for alignment and contrastive training, and three captions of it."""
     own, novelty = seed_of(split, number), novelty_of(split, number)
     for attempt in range(TRIES):
-        chance = random.Random(f"{seed}/{CAPTIONS}/{own}/{attempt}")
+        rng = random.Random(f"{seed}/{CAPTIONS}/{own}/{attempt}")
         try:
-            stage = Stage(chance, Rules(split, novelty))
-            plain = chance.random() < PLAIN
-            scene = crowd(stage, (1,) if plain else (1, 2, 2, 3, 3, 4), 0.05 if plain else 0.25)
+            sampler = Sampler(rng, Rules(split, novelty))
+            plain = rng.random() < PLAIN
+            scene = crowded_scene(
+                sampler, (1,) if plain else (1, 2, 2, 3, 3, 4), 0.05 if plain else 0.25
+            )
         except Unfit:
             continue
         brief = sentence(f"{contents(scene)}.")
-        return scene, [caption_of(scene, chance), caption_of(scene, chance, detail=False), brief]
+        return scene, [caption_of(scene, rng), caption_of(scene, rng, detail=False), brief]
     raise RuntimeError(f"{split} {number}: no scene after {TRIES} tries")
 
 
@@ -180,19 +182,22 @@ def _picture(home: Path, job: Job, scene: Scene, name: str) -> str:
 
 
 def _llava(found: Dialogue, images: list[str], answers: list[str]) -> dict[str, Any]:
-    said = []
+    messages = []
     for i, (turn, answer) in enumerate(zip(found.turns, answers, strict=True)):
         question = turn.question if i else f"<image>\n{turn.question}"
-        said += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-    return {"id": found.id, "image": images[0], "conversations": said}
+        messages += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"id": found.id, "image": images[0], "conversations": messages}
 
 
 def _messages(found: Dialogue, images: list[str], answers: list[str]) -> dict[str, Any]:
-    said = []
+    messages = []
     for turn, answer in zip(found.turns, answers, strict=True):
         question = "<image>\n" * len(turn.scenes) + turn.question
-        said += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return {"id": found.id, "messages": said, "images": images}
+        messages += [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        ]
+    return {"id": found.id, "messages": messages, "images": images}
 
 
 def _alpaca(found: Dialogue, images: list[str], answers: list[str]) -> dict[str, Any]:

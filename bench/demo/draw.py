@@ -12,19 +12,19 @@ from functools import lru_cache
 from PIL import Image, ImageDraw
 
 from bench.demo import fonts
-from bench.demo.grounds import draw_ground, ground_of
+from bench.demo.backgrounds import background_of, draw_background
 from bench.demo.kinds import PAINTS
 from bench.demo.world import WORD, Scene, Thing
 
 # Shapes and words are drawn so many times larger, for smooth edges.
-FINE = 4
+OVERSAMPLING = 4
 # Words in these have a dark edge.
 LIGHT = ("yellow", "white")
 
 
 def draw(scene: Scene, side: int = 112) -> Image.Image:
     """The scene as an RGB picture of side x side pixels. Raises `BadInput` without the fonts."""
-    picture = draw_ground(ground_of(scene.ground), side, scene.seed)
+    picture = draw_background(background_of(scene.background), side, scene.seed)
     for thing in scene.things:
         drawn, at = placed(thing, side)
         picture.paste(drawn, at, drawn)
@@ -77,7 +77,7 @@ def _turned(drawn: Image.Image, rotation: float) -> Image.Image:
 
 @lru_cache(maxsize=2048)
 def _shape(name: str, colour: str, rotation: float) -> Image.Image:
-    side = 48 * FINE
+    side = 48 * OVERSAMPLING
     canvas = Image.new("RGBA", (side, side))
     pen, last, paint = ImageDraw.Draw(canvas), side - 1, PAINTS[colour]
     if name == "circle":
@@ -108,8 +108,8 @@ def _outline(name: str) -> list[tuple[float, float]]:
 
 def _word(thing: Thing) -> Image.Image:
     """Letters with a thin edge that keeps them readable on any background."""
-    font = fonts.letters(thing.font, 14 * FINE)
-    stroke = FINE * 3 // 4
+    font = fonts.letters(thing.font, 14 * OVERSAMPLING)
+    stroke = OVERSAMPLING * 3 // 4
     left, top, right, bottom = font.getbbox(thing.text, stroke_width=stroke)
     canvas = Image.new("RGBA", (int(right - left) + 2, int(bottom - top) + 2))
     edge = (30, 30, 34) if thing.colour in LIGHT else (252, 252, 252)

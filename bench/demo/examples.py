@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 import click
 
 import lite
+from bench.demo.dialogue import Sampler, Turn, contents, name_of, sentence
 from bench.demo.draw import draw
 from bench.demo.kinds import KINDS, Look, a
-from bench.demo.knowing import fact_turn
-from bench.demo.looking import (
+from bench.demo.knowledge import fact_turn
+from bench.demo.perception import (
     DESCRIBE,
     absent_turn,
     caption_expected,
@@ -31,10 +32,9 @@ from bench.demo.looking import (
     count_turn,
     reading_turn,
 )
-from bench.demo.placing import colour_turn, naming_turn, region_turn
+from bench.demo.positions import colour_turn, naming_turn, region_turn
 from bench.demo.scoring import Expected, score
 from bench.demo.splits import Rules
-from bench.demo.talk import Stage, Turn, called, contents, sentence
 from bench.demo.world import WORD, Scene, Thing
 from lite.cli import entry_point, say
 from lite.files import replacing
@@ -56,7 +56,7 @@ class _First(random.Random):
         return seq[0]
 
 
-STAGE = Stage(_First(0), Rules("train"))
+SAMPLER = Sampler(_First(0), Rules("train"))
 
 
 def look_of(name: str) -> Look:
@@ -65,7 +65,7 @@ def look_of(name: str) -> Look:
         look
         for kind in KINDS.values()
         for look in kind.looks
-        if name in (called(look), f"{look.colour} {kind.name}")
+        if name in (name_of(look), f"{look.colour} {kind.name}")
     )
 
 
@@ -82,8 +82,8 @@ def write_word(text: str, colour: str, x: float, y: float, high: float) -> Thing
     return Thing(Look(WORD, colour=colour), box, 0.0, text, "sans bold")
 
 
-def scene(ground: str, *things: Thing) -> Scene:
-    return Scene(things, ground, seed=5)
+def scene(background: str, *things: Thing) -> Scene:
+    return Scene(things, background, seed=5)
 
 
 PICTURES = {
@@ -157,12 +157,12 @@ def about(picture: str, *turns: Turn) -> Conversation:
 
 
 def describe(one: Scene, question: str = DESCRIBE[0], detail: bool = True) -> Turn:
-    answer = caption_of(one, STAGE.chance, detail)
+    answer = caption_of(one, SAMPLER.rng, detail)
     return Turn(question, answer, sentence(f"{contents(one)}."), caption_expected(one))
 
 
 def count(one: Scene, name: str, number: int) -> Turn:
-    return count_turn(STAGE, one, look_of(name), number)
+    return count_turn(SAMPLER, one, look_of(name), number)
 
 
 def is_there(name: str, there: bool) -> Turn:
@@ -174,7 +174,7 @@ def is_there(name: str, there: bool) -> Turn:
 
 def fact(name: str, relation: str, it: str) -> Turn:
     kind = KINDS[name]
-    return fact_turn(STAGE, kind, next(r for r in kind.relations if r.name == relation), it)
+    return fact_turn(SAMPLER, kind, next(r for r in kind.relations if r.name == relation), it)
 
 
 def which_picture(name: str, order: str) -> Turn:
@@ -199,15 +199,15 @@ def conversations() -> list[Conversation]:
             "breakfast",
             describe(table),
             count(table, "croissant", 2),
-            colour_turn(STAGE, table, table.of("apple")[0], "the apple"),
-            region_turn(STAGE, table, table.of("fried egg")[0]),
+            colour_turn(SAMPLER, table, table.things_of("apple")[0], "the apple"),
+            region_turn(SAMPLER, table, table.things_of("fried egg")[0]),
             is_there("pizza", False),
         ),
         about(
             "farm",
-            naming_turn(STAGE, farm, farm.of("sun")[0], "thing", "at the top"),
+            naming_turn(SAMPLER, farm, farm.things_of("sun")[0], "thing", "at the top"),
             count(farm, "sheep", 2),
-            region_turn(STAGE, farm, farm.of("hen")[0]),
+            region_turn(SAMPLER, farm, farm.things_of("hen")[0]),
             fact("tractor", "use", "the tractor"),
             fact("cow", "sound", "a cow"),
         ),
@@ -215,20 +215,20 @@ def conversations() -> list[Conversation]:
             "harbour",
             describe(harbour),
             count(harbour, "sailing boat", 2),
-            region_turn(STAGE, harbour, harbour.of("crab")[0]),
-            absent_turn(STAGE, harbour, "whale"),
+            region_turn(SAMPLER, harbour, harbour.things_of("crab")[0]),
+            absent_turn(SAMPLER, harbour, "whale"),
         ),
         about(
             "sign",
-            reading_turn(STAGE, sign, word),
-            replace(colour_turn(STAGE, sign, word, "it"), answer="The word is blue."),
+            reading_turn(SAMPLER, sign, word),
+            replace(colour_turn(SAMPLER, sign, word, "it"), answer="The word is blue."),
             count(sign, "cat", 1),
         ),
         about(
             "shapes",
             count(shapes, "red circle", 2),
             count(shapes, "blue circle", 1),
-            colour_turn(STAGE, shapes, shapes.of("star")[0], "the star"),
+            colour_turn(SAMPLER, shapes, shapes.things_of("star")[0], "the star"),
             describe(shapes, DESCRIBE[1]),
         ),
         about(

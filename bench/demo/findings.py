@@ -1,9 +1,9 @@
-"""The papers' findings, looked for on the demo model: what data, adapters and bits do to skills.
+"""Ablations on the demo model, after the papers: data mix, adapters and precision against skills.
 
 Contract: for each variant of a study the aligned model that `make demo` left in FOLDER is tuned by
-`qlora-train`, exported in fp32 and scored, with the same steps, seeds and questions; nothing but
-what a variant names is different. Adapters and scores that are there already stay, so a run that
-was cut goes on.
+`qlora-train`, exported in fp32 and scored, with the same steps, seeds and questions; only
+what a variant names differs. Existing adapters and scores are kept, so an interrupted run can be
+continued.
 
     mix      pictures and text together, each alone, and together under two templates
              (Multimodal-GPT, arXiv 2305.04790: RQ1 and RQ4)
@@ -72,17 +72,17 @@ def _rank(name: str, rank: int) -> Variant:
     return Variant(name, settings=(f"adapter.rank={rank}", f"adapter.alpha={rank}"))
 
 
-# What all others differ from in one thing; each study has it under a name of its own.
-USUAL = Variant("usual")
+# Every other variant differs from it in one thing; each study has its own name for it.
+BASELINE = Variant("usual")
 STUDIES: dict[str, dict[str, Variant]] = {
     "mix": {
-        "pictures and text": USUAL,
+        "pictures and text": BASELINE,
         "pictures only": Variant("pictures", PICTURES),
         "text only": Variant("text", (TEXT,)),
         "two templates": Variant("templates", (*PICTURES, OTHER_TEMPLATE)),
     },
     "short": {
-        "0 % short": USUAL,
+        "0 % short": BASELINE,
         "5 % short": Variant("short-5", short=0.05),
         "20 % short": Variant("short-20", short=0.2),
         "50 % short": Variant("short-50", short=0.5),
@@ -90,16 +90,16 @@ STUDIES: dict[str, dict[str, Variant]] = {
     "adapter": {
         "self-attention": _targets("self", *SELF),
         "and cross-attention": _targets("cross", *SELF, *CROSS),
-        "and feed-forward": USUAL,
+        "and feed-forward": BASELINE,
         "full rank": _rank("full", min(LLAMA["hidden_size"], 256)),
         "unquantized base": Variant("unquantized", settings=("model.base=none",)),
     },
 }
-# Of a bundle's scores, what is kept.
-KEPT = "mean", "skills", "bytes", "difference"
+# The scores of a bundle that a report has.
+REPORTED = "mean", "skills", "bytes", "difference"
 PRECISION, PRECISIONS = "precision", ("fp32", "int8", "int4")
-# A third of the demo's batch, and a rank so small that full rank is something else.
-SHORTER = (
+# A third of the demo's batch, and a rank well below full rank.
+SHORT_RUN = (
     "training.batch=12",
     "training.text_batch=4",
     "training.accumulate=1",
@@ -134,13 +134,13 @@ def command(
     output: Path | None,
 ) -> None:
     """Tune and score each variant of STUDY."""
-    how: dict[str, Any] = {"each": each}
+    settings: dict[str, Any] = {"each": each}
     if study == PRECISION:
         found = _precisions(folder, each)
     else:
-        how |= {"steps": steps, "examples": examples, "compute": compute}
-        found = {name: _tuned(one, folder, **how) for name, one in STUDIES[study].items()}
-    report = {**about(LIBRARIES), "study": study, **how, "variants": found}
+        settings |= {"steps": steps, "examples": examples, "compute": compute}
+        found = {name: _tuned(one, folder, **settings) for name, one in STUDIES[study].items()}
+    report = {**about(LIBRARIES), "study": study, **settings, "variants": found}
     path = output or Path("bench/results") / f"findings-{study}.json"
     write_report(report, path)
     plot(report, path.with_suffix(".png"))
@@ -160,7 +160,7 @@ def _tuned(
         _export(bundle, folder, home / "adapter", "fp32")
         _python("bench.demo.skills", "-m", bundle, "--each", each, "--json", scores)
     found = json.loads(scores.read_text(encoding="utf-8"))
-    return _kept(found)
+    return _reported(found)
 
 
 def _precisions(folder: Path, each: int) -> dict[str, Any]:
@@ -174,16 +174,16 @@ def _precisions(folder: Path, each: int) -> dict[str, Any]:
     _python("bench.demo.skills", "-m", first, *compared, "--each", each, "--json", scores)
     found = json.loads(scores.read_text(encoding="utf-8"))
     return {
-        bundle.name: _kept(result) | _moved(bundle)
+        bundle.name: _reported(result) | _quantization_error(bundle)
         for bundle, result in zip(bundles, (found, *found["compared"]), strict=True)
     }
 
 
-def _kept(scores: dict[str, Any]) -> dict[str, Any]:
-    return {key: scores[key] for key in KEPT if key in scores}
+def _reported(scores: dict[str, Any]) -> dict[str, Any]:
+    return {key: scores[key] for key in REPORTED if key in scores}
 
 
-def _moved(bundle: Path) -> dict[str, float]:
+def _quantization_error(bundle: Path) -> dict[str, float]:
     """How far a quantized bundle's predictions are from fp32's, as its export has proved."""
     proofs = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["proofs"]
     return {one["measure"]: one["value"] for one in proofs if one["against"] == "ONNX fp32"}
@@ -213,7 +213,7 @@ def settings_of(
 ) -> list[str]:
     """What differs from the recipe `demo`."""
     settings = [f"model.{part}={path}" for part, path in _parts(folder).items()]
-    settings += [f"data.root={data}", f"data.sets=[{', '.join(variant.sets)}]", *SHORTER]
+    settings += [f"data.root={data}", f"data.sets=[{', '.join(variant.sets)}]", *SHORT_RUN]
     settings += [f"model.compute={compute}", f"training.steps={steps}", "training.warmup=10"]
     settings += [f"evaluation.every={steps}", "evaluation.answers=0"]
     return [*settings, *variant.settings, f"output={home}"]
@@ -244,7 +244,7 @@ def _python(module: str, *arguments: object) -> None:
     """Run a command of this package. Raises `LiteError` where it fails."""
     words = [sys.executable, "-m", module, *map(str, arguments)]
     if subprocess.run(words, check=False).returncode:
-        raise LiteError(f"{' '.join(words[1:])} failed; what it said is above.")
+        raise LiteError(f"{' '.join(words[1:])} failed; its output is above.")
 
 
 def plot(report: dict[str, Any], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ten skills, each an endless row of examples with exact answers.
+"""The ten skills, each an unlimited sequence of examples with exact answers.
 
 Contract: `example(skill, split, number)` is a pure function; the same on every machine.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from bench.demo.dialogue import Dialogue, Sampler, Turn
 from bench.demo.kinds import KINDS
-from bench.demo.knowing import knowledge, text
-from bench.demo.looking import absent, caption, count, presence, reading
-from bench.demo.placing import where
+from bench.demo.knowledge import knowledge, text
+from bench.demo.multi_turn import dialogue, pairs
+from bench.demo.perception import absent, caption, count, presence, reading
+from bench.demo.positions import where
 from bench.demo.splits import Rules, held_facts, novelty_of, seed_of
-from bench.demo.talk import Dialogue, Stage, Turn
-from bench.demo.turns import dialogue, pairs
 from bench.demo.world import Unfit
 
-SKILLS: dict[str, Callable[[Stage], list[Turn]]] = {
+SKILLS: dict[str, Callable[[Sampler], list[Turn]]] = {
     "caption": caption,
     "count": count,
     "place": where,
@@ -29,7 +29,7 @@ SKILLS: dict[str, Callable[[Stage], list[Turn]]] = {
     "text": text,
     "absent": absent,
 }
-# Lots that may fail before the rules themselves must be wrong.
+# Samples that may be unfit before the rules themselves must be wrong.
 TRIES = 1000
 
 
@@ -40,15 +40,15 @@ def example(skill: str, split: str, number: int, seed: int = 0) -> Dialogue:
         skill: of `SKILLS`.
         split: of `bench.demo.splits.SPLITS`.
         number: which one; examples of a split are numbered from 0.
-        seed: another world of the same rules.
+        seed: other examples by the same rules.
     """
     own, novelty = seed_of(split, number), novelty_of(split, number)
     if skill == "text":
         novelty = ""
     for attempt in range(TRIES):
-        stage = Stage(random.Random(f"{seed}/{skill}/{own}/{attempt}"), Rules(split, novelty))
+        sampler = Sampler(random.Random(f"{seed}/{skill}/{own}/{attempt}"), Rules(split, novelty))
         try:
-            turns = tuple(SKILLS[skill](stage))
+            turns = tuple(SKILLS[skill](sampler))
         except Unfit:
             continue
         if skill == "knowledge" and held_facts(KINDS[turns[0].expected.subject]):

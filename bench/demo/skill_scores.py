@@ -1,8 +1,8 @@
-"""How well a model answers what the demo's world asks: the marks of single answers, and figures.
+"""Scores of a model on the demo's skills: of single answers, and statistics of them.
 
-Contract: anything with the two members of `Answerer` can be marked, a bundle or a torch model. Each
-turn is asked in order after the model's own earlier answers, never after right ones. Figures follow
-from the marks alone, so that marks of several models on the same examples can be compared.
+Contract: anything with the two members of `Answerer` can be scored, a bundle or a torch model. Each
+turn follows the model's own earlier answers, never the reference answers. Statistics depend on the
+scores alone, so that several models can be compared on the same examples.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any, Protocol
 from PIL import Image
 
 import lite
+from bench.demo.answer_terms import is_negative, normalized
+from bench.demo.dialogue import Dialogue
 from bench.demo.draw import draw
 from bench.demo.kinds import KINDS
 from bench.demo.questions import SKILLS, example
-from bench.demo.reading import negative, plain
-from bench.demo.scoring import Expected, invented, score
-from bench.demo.talk import Dialogue
+from bench.demo.scoring import Expected, hallucinated_kinds, score
 
 MAX_TOKENS = 160
 # 97.5 % quantile of the normal distribution, for intervals of 95 %.
@@ -32,13 +32,13 @@ SEEN = "none"
 
 
 @dataclass(frozen=True)
-class Said:
-    """A turn as a model gets it.
+class ChatTurn:
+    """A turn of a conversation with a model.
 
     Attributes:
-        question: what is asked.
+        question: of the user.
         pictures: shown before the question.
-        answer: what the model itself answered; empty in the turn that is asked now.
+        answer: the model's own; empty in the last turn.
     """
 
     question: str
@@ -56,7 +56,7 @@ class Answerer(Protocol):
     @property
     def side(self) -> int: ...
 
-    def answer(self, turns: Sequence[Said]) -> str:
+    def answer(self, turns: Sequence[ChatTurn]) -> str:
         """The answer to the last turn, greedily.
 
         Args:
@@ -86,7 +86,7 @@ class BundleAnswerer:
     def side(self) -> int:
         return self._model.bundle.manifest.preprocessing.size
 
-    def answer(self, turns: Sequence[Said]) -> str:
+    def answer(self, turns: Sequence[ChatTurn]) -> str:
         if len(turns) == 1:
             self._begin()
         if self._asked != len(turns) - 1:
@@ -102,7 +102,7 @@ class BundleAnswerer:
 
 @dataclass(frozen=True)
 class Mark:
-    """One answer and what it is worth.
+    """One answer and its score.
 
     Attributes:
         example: id of the dialogue.
@@ -154,12 +154,12 @@ def score_bundle(
 
 
 def _ask(answerer: Answerer, one: Dialogue) -> Iterator[Mark]:
-    said: list[Said] = []
+    history: list[ChatTurn] = []
     for turn in one.turns:
         pictures = tuple(draw(scene, answerer.side) for scene in turn.scenes)
-        said.append(Said(turn.question, pictures))
-        answer = answerer.answer(said)
-        said[-1] = replace(said[-1], answer=answer)
+        history.append(ChatTurn(turn.question, pictures))
+        answer = answerer.answer(history)
+        history[-1] = replace(history[-1], answer=answer)
         value = score(answer, turn.expected)
         novelty = one.novelty or SEEN
         yield Mark(one.id, one.skill, novelty, turn.question, answer, turn.expected, value)
@@ -251,7 +251,7 @@ def _captions(marks: Sequence[Mark]) -> dict[str, float]:
     """Slots that are said, and captions that name what is not there (Rohrbach 2018, CHAIR_s)."""
     # With every kind allowed, the score is what was found, without what was invented.
     recalls = [score(m.answer, replace(m.expected, allowed=tuple(KINDS))) for m in marks]
-    inventions = [len(invented(m.answer, m.expected)) for m in marks]
+    inventions = [len(hallucinated_kinds(m.answer, m.expected)) for m in marks]
     return {
         "slot_recall": percent(fmean(recalls)),
         "invented_per_caption": round(fmean(inventions), 3),
@@ -261,10 +261,10 @@ def _captions(marks: Sequence[Mark]) -> dict[str, float]:
 
 def _presence(marks: Sequence[Mark]) -> dict[str, float]:
     """F1 of "yes" and how often it is said (Li 2023, POPE); the truth is yes half of the time."""
-    yes = [bool(plain(mark.answer)) and not negative(mark.answer) for mark in marks]
+    yes = [bool(normalized(mark.answer)) and not is_negative(mark.answer) for mark in marks]
     there = [mark.expected.number == 1 for mark in marks]
     hits = sum(mark.score == 1 for mark, is_there in zip(marks, there, strict=True) if is_there)
-    false = sum(said and not is_there for said, is_there in zip(yes, there, strict=True))
+    false = sum(says_yes and not is_there for says_yes, is_there in zip(yes, there, strict=True))
     missed = sum(there) - hits
     return {
         "f1": percent(2 * hits / max(1, 2 * hits + false + missed)),

@@ -25,24 +25,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import lite
+from bench.demo.dialogue import Dialogue
 from bench.demo.questions import SKILLS
 from bench.demo.skill_scores import (
     SEEN,
     Answerer,
+    ChatTurn,
     Mark,
-    Said,
     difference,
     sample,
     score_bundle,
     summary,
 )
 from bench.demo.splits import NOVELTIES, SPLITS
-from bench.demo.talk import Dialogue
 from bench.report import about
 from lite.cli import run
 from lite.files import replacing
 
-__all__ = ["Answerer", "Mark", "Said", "command", "sample", "score_bundle", "summary"]
+__all__ = ["Answerer", "ChatTurn", "Mark", "command", "sample", "score_bundle", "summary"]
 
 LIBRARIES = ("mmgpt-lite", "onnxruntime", "pillow")
 WIDTH = 100  # of the tables where they go to a file
@@ -97,7 +97,7 @@ def command(
         _write(report, json.dumps(record, indent=1))
     if answers:
         pairs = zip(results, marks, strict=True)
-        lines = [json.dumps(_line(about, mark)) for about, own in pairs for mark in own]
+        lines = [json.dumps(_line(result, mark)) for result, own in pairs for mark in own]
         _write(answers, "\n".join(lines))
     _print(results)
 
@@ -143,9 +143,9 @@ def _about(model: lite.Model) -> dict[str, Any]:
     }
 
 
-def _line(about: dict[str, Any], mark: Mark) -> dict[str, Any]:
+def _line(result: dict[str, Any], mark: Mark) -> dict[str, Any]:
     fields = asdict(mark) | {"expected": mark.expected.to_json()}
-    return {"bundle": about["bundle"], "digest": about["digest"], **fields}
+    return {"bundle": result["bundle"], "digest": result["digest"], **fields}
 
 
 def _write(path: Path, text: str) -> None:

@@ -13,17 +13,17 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.demo.answer_terms import NAMES
+from bench.demo.backgrounds import BACKGROUNDS, Background, Paint, generated_background
 from bench.demo.fonts import FONTS, VARIATIONS, varied
-from bench.demo.grounds import GROUNDS, Ground, Paint, made_up_ground
 from bench.demo.kinds import PAINTS, Kind, Look
-from bench.demo.reading import NAMES
-from bench.demo.words import WORDS
+from bench.demo.sign_words import WORDS
 
 SPLITS = ("train", "validation", "test")
 # How many seeds each split has.
 SPAN = 1 << 40
 
-HELD_GROUNDS = frozenset(("turquoise", "wine red", "dusk", "zigzags", "bricks"))
+HELD_BACKGROUNDS = frozenset(("turquoise", "wine red", "dusk", "zigzags", "bricks"))
 HELD_FONTS = frozenset(("grotesque oblique", "roman italic", "typewriter"))
 HELD_COLOURS = frozenset(
     (
@@ -39,9 +39,9 @@ HELD_COLOURS = frozenset(
     )
 )
 # One pair of kind and background in so many is held back.
-HELD_GROUND_PAIRS = 8
+HELD_BACKGROUND_PAIRS = 8
 # How often a scene of training has a made-up background, and from how many it takes one.
-MADE_UP_GROUNDS, TRIED_GROUNDS = 0.6, 12
+GENERATED_BACKGROUNDS, TRIED_BACKGROUNDS = 0.6, 12
 # How often a word is one that exists: less often in training, which learns letters from the others.
 REAL_WORDS, REAL_IN_TRAINING = 0.75, 0.5
 # How often training varies a font.
@@ -71,23 +71,23 @@ def novelty_of(split: str, number: int) -> str:
     return NOVELTIES[number % len(NOVELTIES)] if split == "test" else ""
 
 
-def held_look(look: Look) -> bool:
+def held_appearance(look: Look) -> bool:
     """Whether a kind or shape in this colour is held back."""
     return (look.kind, look.colour) in HELD_COLOURS
 
 
-def held_pair(kind: str, ground: str) -> bool:
+def held_pair(kind: str, background: str) -> bool:
     """Whether a kind is held back from a background."""
-    return zlib.crc32(f"{kind}/{ground}".encode()) % HELD_GROUND_PAIRS == 0
+    return zlib.crc32(f"{kind}/{background}".encode()) % HELD_BACKGROUND_PAIRS == 0
 
 
-def held_ground(ground: Ground) -> bool:
+def held_background(background: Background) -> bool:
     """Whether a background is held back, or a made-up one too much like one that is."""
-    return ground.name in HELD_GROUNDS or any(
-        held.pattern == ground.pattern
-        and (held.pattern or all(map(_same_paint, held.paints, ground.paints)))
-        for held in map(GROUNDS.__getitem__, HELD_GROUNDS)
-        if held.style == ground.style
+    return background.name in HELD_BACKGROUNDS or any(
+        held.pattern == background.pattern
+        and (held.pattern or all(map(_same_paint, held.paints, background.paints)))
+        for held in map(BACKGROUNDS.__getitem__, HELD_BACKGROUNDS)
+        if held.style == background.style
     )
 
 
@@ -112,45 +112,45 @@ class Rules:
     split: str
     novelty: str = ""
 
-    def look(self, chance: random.Random, kind: Kind) -> Look:
+    def look(self, rng: random.Random, kind: Kind) -> Look:
         """One of a kind's looks."""
         held = self.novelty == "combination"
-        return chance.choice([look for look in kind.looks if held or not held_look(look)])
+        return rng.choice([look for look in kind.looks if held or not held_appearance(look)])
 
-    def any_grounds(self, chance: random.Random, looks: Sequence[Look]) -> list[Ground]:
-        """Those of `grounds`, or as often in training some that are made up."""
-        if self.split == "test" or chance.random() >= MADE_UP_GROUNDS:
-            return self.grounds(looks)
-        tried = [made_up_ground(chance.randrange(SPAN)) for _ in range(TRIED_GROUNDS)]
-        return [g for g in tried if not held_ground(g) and not _held_with(looks, g)]
+    def sample_backgrounds(self, rng: random.Random, looks: Sequence[Look]) -> list[Background]:
+        """Those of `backgrounds`, or as often in training some that are made up."""
+        if self.split == "test" or rng.random() >= GENERATED_BACKGROUNDS:
+            return self.backgrounds(looks)
+        tried = [generated_background(rng.randrange(SPAN)) for _ in range(TRIED_BACKGROUNDS)]
+        return [g for g in tried if not held_background(g) and not _held_with(looks, g)]
 
-    def grounds(self, looks: Sequence[Look]) -> list[Ground]:
+    def backgrounds(self, looks: Sequence[Look]) -> list[Background]:
         """Backgrounds of the tables on which these may stand.
 
         In a new combination, only with a held pair.
         """
         new = self.novelty == "background"
-        found = [g for g in GROUNDS.values() if (g.name in HELD_GROUNDS) is new]
+        found = [g for g in BACKGROUNDS.values() if (g.name in HELD_BACKGROUNDS) is new]
         if new:
             return found
         if self.novelty == "combination":
-            if any(map(held_look, looks)):
+            if any(map(held_appearance, looks)):
                 return found
             return [g for g in found if _held_with(looks, g)]
         return [g for g in found if not _held_with(looks, g)]
 
-    def word(self, chance: random.Random) -> tuple[str, str, str]:
+    def word(self, rng: random.Random) -> tuple[str, str, str]:
         """A word to draw, its colour and its font."""
         new = self.novelty == "font"
         fonts = [font for font in FONTS if (font in HELD_FONTS) is new]
         real = REAL_WORDS if self.split == "test" else REAL_IN_TRAINING
-        text = chance.choice(WORDS) if chance.random() < real else made_up(chance)
+        text = rng.choice(WORDS) if rng.random() < real else made_up(rng)
         while text in NAMES:
-            text = made_up(chance)
-        text = chance.choice((str.upper, str.lower, str.capitalize, str.upper))(text)
-        paint, font = chance.choice(list(PAINTS)), chance.choice(fonts)
-        if self.split != "test" and chance.random() < VARIED_FONTS:
-            font = varied(font, chance.choice(list(VARIATIONS)))
+            text = made_up(rng)
+        text = rng.choice((str.upper, str.lower, str.capitalize, str.upper))(text)
+        paint, font = rng.choice(list(PAINTS)), rng.choice(fonts)
+        if self.split != "test" and rng.random() < VARIED_FONTS:
+            font = varied(font, rng.choice(list(VARIATIONS)))
         return text, paint, font
 
     def asks_facts(self, kind: Kind) -> bool:
@@ -158,12 +158,12 @@ class Rules:
         return self.split == "test" or not held_facts(kind)
 
 
-def _held_with(looks: Sequence[Look], ground: Ground) -> bool:
-    return any(held_pair(look.kind, ground.name) for look in looks)
+def _held_with(looks: Sequence[Look], background: Background) -> bool:
+    return any(held_pair(look.kind, background.name) for look in looks)
 
 
-def made_up(chance: random.Random) -> str:
+def made_up(rng: random.Random) -> str:
     """A word that is in no list, so that reading goes letter by letter."""
-    pairs = chance.choice((1, 2, 2))
-    text = "".join(chance.choice("bdfghklmnprstvwz") + chance.choice("aeiou") for _ in range(pairs))
-    return text + chance.choice(("", *"klmnrstx")) if pairs > 1 else text + chance.choice("klmnrst")
+    pairs = rng.choice((1, 2, 2))
+    text = "".join(rng.choice("bdfghklmnprstvwz") + rng.choice("aeiou") for _ in range(pairs))
+    return text + rng.choice(("", *"klmnrstx")) if pairs > 1 else text + rng.choice("klmnrst")

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.demo.grounds import Ground
+from bench.demo.backgrounds import Background
 from bench.demo.kinds import KINDS, Look
 
 Box = tuple[float, float, float, float]
@@ -29,7 +29,7 @@ MANY = (0.29, 0.22)
 
 
 class Unfit(Exception):
-    """What was drawn by lot cannot become a scene, or has no clear answer: draw again."""
+    """A random choice that gives no scene, or no clear answer: sample again."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,15 @@ class Scene:
     """A picture's truth: its things, the background's name, and the seed of its pattern."""
 
     things: tuple[Thing, ...]
-    ground: str
+    background: str
     seed: int = 0
 
-    def of(self, kind: str, colour: str = "") -> list[Thing]:
+    def things_of(self, kind: str, colour: str = "") -> list[Thing]:
         """Things of a kind, of one colour where it is given."""
         return [t for t in self.things if t.kind == kind and colour in ("", t.colour)]
 
     def count(self, kind: str, colour: str = "") -> int:
-        return len(self.of(kind, colour))
+        return len(self.things_of(kind, colour))
 
     @property
     def kinds(self) -> list[str]:
@@ -86,7 +86,7 @@ class Scene:
 
     @property
     def words(self) -> list[Thing]:
-        return self.of(WORD)
+        return self.things_of(WORD)
 
 
 def relation(first: Thing, second: Thing) -> str | None:
@@ -143,9 +143,9 @@ def outermost(things: Iterable[Thing], direction: str) -> Thing | None:
 
 
 def compose(
-    chance: random.Random,
+    rng: random.Random,
     groups: Sequence[tuple[Look, int]],
-    grounds: Sequence[Ground],
+    backgrounds: Sequence[Background],
     words: Sequence[tuple[str, str, str]] = (),
 ) -> Scene:
     """Place things without overlap on a background on which all can be seen.
@@ -161,52 +161,52 @@ def compose(
     """
     looks = [look for look, number in groups for _ in range(number)]
     colours = {look.colour for look in looks} | {colour for _, colour, _ in words}
-    seen = [ground for ground in grounds if not colours & ground.hides]
+    seen = [background for background in backgrounds if not colours & background.hides]
     if not seen:
         raise Unfit("no background shows all")
     # By style first: there are more plain ones than others.
-    style = chance.choice(sorted({ground.style for ground in seen}))
-    ground = chance.choice([ground for ground in seen if ground.style == style])
+    style = rng.choice(sorted({background.style for background in seen}))
+    background = rng.choice([background for background in seen if background.style == style])
     most, least = SIZES.get(len(looks) + len(words), MANY)
-    sizes = [_word_size(text, chance) for text, _, _ in words]
-    alike = chance.uniform(least, most) if chance.random() < 0.4 else None
+    sizes = [_word_size(text, rng) for text, _, _ in words]
+    alike = rng.uniform(least, most) if rng.random() < 0.4 else None
     for _ in looks:
-        size = alike or chance.uniform(least, most)
+        size = alike or rng.uniform(least, most)
         sizes.append((size, size))
-    boxes = _place(chance, sizes)
+    boxes = _place(rng, sizes)
     things = [
-        Thing(Look(WORD, colour=colour), box, chance.choice((0, 0, 0, -8, 8, 12)), text, font)
+        Thing(Look(WORD, colour=colour), box, rng.choice((0, 0, 0, -8, 8, 12)), text, font)
         for (text, colour, font), box in zip(words, boxes, strict=False)
     ]
     for look, box in zip(looks, boxes[len(words) :], strict=True):
-        things.append(Thing(look, box, _rotation(look, chance)))
-    chance.shuffle(things)
-    return Scene(tuple(things), ground.name, chance.randrange(2**31))
+        things.append(Thing(look, box, _rotation(look, rng)))
+    rng.shuffle(things)
+    return Scene(tuple(things), background.name, rng.randrange(2**31))
 
 
-def _rotation(look: Look, chance: random.Random) -> float:
-    if chance.random() < 0.35:
+def _rotation(look: Look, rng: random.Random) -> float:
+    if rng.random() < 0.35:
         return 0.0
     # A square on its tip would be a diamond.
     most = 25 if KINDS[look.kind].category != "shape" else 10
-    return float(round(chance.uniform(-most, most) / 5) * 5)
+    return float(round(rng.uniform(-most, most) / 5) * 5)
 
 
-def _word_size(text: str, chance: random.Random) -> tuple[float, float]:
-    high = chance.uniform(0.18, 0.26)
+def _word_size(text: str, rng: random.Random) -> tuple[float, float]:
+    high = rng.uniform(0.18, 0.26)
     wide = high * (0.62 * len(text) + 0.35)
     return (wide, high) if wide < 0.92 else (0.92, high * 0.92 / wide)
 
 
-def _place(chance: random.Random, sizes: Sequence[tuple[float, float]]) -> list[Box]:
+def _place(rng: random.Random, sizes: Sequence[tuple[float, float]]) -> list[Box]:
     """A box for each width and height, none overlapping, all inside."""
-    lined = chance.random()
+    lined = rng.random()
     for attempt in range(60):
         shrink = 1 - 0.005 * attempt
         boxes: list[Box] = []
-        row = chance.uniform(0.3, 0.7) if lined < 0.12 and len(sizes) < 5 else None
+        row = rng.uniform(0.3, 0.7) if lined < 0.12 and len(sizes) < 5 else None
         for wide, high in ((w * shrink, h * shrink) for w, h in sizes):
-            found = _free(chance, wide, high, boxes, row)
+            found = _free(rng, wide, high, boxes, row)
             if found is None:
                 break
             boxes.append(found)
@@ -216,14 +216,14 @@ def _place(chance: random.Random, sizes: Sequence[tuple[float, float]]) -> list[
 
 
 def _free(
-    chance: random.Random, wide: float, high: float, taken: list[Box], row: float | None
+    rng: random.Random, wide: float, high: float, taken: list[Box], row: float | None
 ) -> Box | None:
     """A place that is free; near the height of `row` where it is given."""
     for _ in range(40):
-        left = chance.uniform(MARGIN, 1 - MARGIN - wide)
-        top = chance.uniform(MARGIN, 1 - MARGIN - high)
+        left = rng.uniform(MARGIN, 1 - MARGIN - wide)
+        top = rng.uniform(MARGIN, 1 - MARGIN - high)
         if row is not None:
-            top = min(max(row - high / 2 + chance.uniform(-0.03, 0.03), MARGIN), 1 - MARGIN - high)
+            top = min(max(row - high / 2 + rng.uniform(-0.03, 0.03), MARGIN), 1 - MARGIN - high)
         right, bottom = left + wide, top + high
         for x1, y1, x2, y2 in taken:
             if (

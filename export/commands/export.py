@@ -151,7 +151,7 @@ def command(
         raise BadInput(f"{output} exists already; choose another name or replace it with --force.")
     with ExitStack() as stack:
         named = _named(name, stack) if name else None
-        merge = _merge(Checkpoints.of(named, parts), parts["attend"], merge_base)
+        merge = _merge(Checkpoints.with_parts(named, parts), parts["attend"], merge_base)
         changes: dict[str, Any] = {"kv_bits": 8 if kv_cache == "int8" else 32}
         if precision in ("int8", "int4"):
             changes |= {"block": int(block), "sensitive": frozenset(keep_int8)}

@@ -51,7 +51,7 @@ class Checkpoints:
         return cls(llama, clip, "", "", lora, OWN, model)
 
     @classmethod
-    def of(cls, named: Checkpoints | None, parts: Mapping[str, str | None]) -> Checkpoints:
+    def with_parts(cls, named: Checkpoints | None, parts: Mapping[str, str | None]) -> Checkpoints:
         """Those of a named model, if any, with the parts that are given in their stead.
 
         Raises:

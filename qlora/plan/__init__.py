@@ -4,14 +4,14 @@ from qlora.plan.counts import Counts
 from qlora.plan.devices import Device, named_device, this_machine
 from qlora.plan.plan import Plan, make_plan
 from qlora.plan.report import render
-from qlora.plan.settings import Settings, Work
+from qlora.plan.settings import Settings, Workload
 
 __all__ = [
     "Counts",
     "Device",
     "Plan",
     "Settings",
-    "Work",
+    "Workload",
     "make_plan",
     "named_device",
     "render",

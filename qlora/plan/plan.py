@@ -15,7 +15,7 @@ from typing import Any
 from qlora.plan.counts import Counts
 from qlora.plan.devices import Device
 from qlora.plan.memory import Component, memory, peak
-from qlora.plan.settings import Settings, Work
+from qlora.plan.settings import Settings, Workload
 from qlora.plan.time import BANDWIDTH_SHARE, COMPUTE_SHARE, Time, time
 
 
@@ -26,7 +26,7 @@ class Plan:
     counts: Counts
     settings: Settings
     device: Device
-    work: Work
+    work: Workload
     adapters: int
     components: tuple[Component, ...]
     time: Time
@@ -90,7 +90,9 @@ class Plan:
         }
 
 
-def make_plan(counts: Counts, settings: Settings, device: Device, work: Work | None = None) -> Plan:
+def make_plan(
+    counts: Counts, settings: Settings, device: Device, work: Workload | None = None
+) -> Plan:
     """Plan a run.
 
     Args:
@@ -103,7 +105,7 @@ def make_plan(counts: Counts, settings: Settings, device: Device, work: Work | N
         BadInput: a target of the adapters names no layer.
     """
     adapted = counts.adapted(settings.targets)
-    work = work or Work.example(settings)
+    work = work or Workload.example(settings)
     adapters = sum(settings.rank * (rows + columns) for rows, columns in adapted.values())
     adapters += sum(rows for rows, _ in adapted.values()) if settings.dora else 0
     return Plan(

@@ -29,7 +29,7 @@ class Settings:
     checkpointing: bool = True
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Settings:
+    def from_recipe(cls, recipe: Recipe) -> Settings:
         targets = recipe.adapter.targets
         return cls(
             targets=targets if isinstance(targets, str) else tuple(targets),
@@ -57,7 +57,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """How much there is to train on.
 
     Attributes:
@@ -75,7 +75,7 @@ class Work:
     known: bool = True
 
     @classmethod
-    def example(cls, settings: Settings) -> Work:
+    def example(cls, settings: Settings) -> Workload:
         """1,000 samples of each kind, all as long as they may be."""
         longest = float(settings.max_tokens)
         return cls(1000, 1000, longest, longest, images=1000, known=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from qlora.plan.counts import PASSES, Counts
 from qlora.plan.devices import Device
 from qlora.plan.memory import nf4_bits
-from qlora.plan.settings import FLOAT, Settings, Work
+from qlora.plan.settings import FLOAT, Settings, Workload
 
 # Assumed shares of the device's figures. torchtune states 2413 tokens/s of Llama-3.1-8B QLoRA on an
 # RTX 4090 (README, packed, compiled), 66 % of its matrix units; uncompiled code reaches less.
@@ -25,7 +25,7 @@ class Time:
     Attributes:
         tokens_per_second: over the whole run, images included.
         step: one optimizer step.
-        total: all of `Work`.
+        total: all of `Workload`.
         steps: optimizer steps of it.
         roofline: tokens/s of rows with images at the device's full speed.
     """
@@ -37,7 +37,7 @@ class Time:
     roofline: float
 
 
-def time(counts: Counts, settings: Settings, device: Device, work: Work, adapters: int) -> Time:
+def time(counts: Counts, settings: Settings, device: Device, work: Workload, adapters: int) -> Time:
     """Operations and traffic over what the device can do; they are taken not to overlap.
 
     Each pass over a row turns every 4-bit matrix into the compute type: the codes are read, the

@@ -34,7 +34,7 @@ def checkpoints_of(recipe: Recipe) -> Iterator[Checkpoints]:
         else:
             published = MODELS.get(given.name or "")
             named = published.checkpoints if published else None
-        yield Checkpoints.of(named, parts)
+        yield Checkpoints.with_parts(named, parts)
 
 
 def open_tokenizer(recipe: Recipe) -> tuple[Tokenizer, Template]:

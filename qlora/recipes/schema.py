@@ -58,7 +58,9 @@ class ModelSettings(Section):
             raise ValueError("give name, or llama and flamingo, or model")
         named = MODELS.get(self.name or "")
         if self.name and self.model and not (named and named.checkpoints.model):
-            raise ValueError(f"name={self.name} is a set of parts, which model cannot replace")
+            raise ValueError(
+                f"name={self.name} is a set of parts, which model cannot replace; give one"
+            )
         return self
 
 

@@ -110,7 +110,7 @@ def _check_memory(recipe: Recipe, weights: ModelWeights) -> None:
     """Refuse what the GPU could not hold. Host memory is shared and can swap: there it is tried."""
     if not torch.cuda.is_available():
         return
-    plan = make_plan(Counts(weights.config), Settings.of(recipe), this_machine())
+    plan = make_plan(Counts(weights.config), Settings.from_recipe(recipe), this_machine())
     if refusal := plan.refusal():
         raise BadInput(refusal)
 

@@ -13,7 +13,7 @@ from lite.text.template import MMGPT, Template
 from qlora.data.conversation import Conversation
 from qlora.data.opening import IMAGES, TEXT, Data, Progress, open_data
 from qlora.families.models import NAMES, TINY, published_at
-from qlora.plan import Counts, Device, Plan, Settings, Work, make_plan
+from qlora.plan import Counts, Device, Plan, Settings, Workload, make_plan
 from qlora.recipes.model import checkpoints_of, open_tokenizer
 from qlora.recipes.schema import Recipe
 
@@ -30,7 +30,7 @@ def plan_recipe(recipe: Recipe, device: Device, progress: Progress) -> Plan:
         BadInput: the sizes of the model cannot be known without a download, or the data that are
             here cannot be used.
     """
-    settings = Settings.of(recipe)
+    settings = Settings.from_recipe(recipe)
     return make_plan(counts_of(recipe), settings, device, _work(recipe, progress))
 
 
@@ -52,7 +52,7 @@ def counts_of(recipe: Recipe) -> Counts:
     )
 
 
-def _work(recipe: Recipe, progress: Progress) -> Work | None:
+def _work(recipe: Recipe, progress: Progress) -> Workload | None:
     """How much there is to train on; None where the data are not here."""
     root = Path(recipe.data.root)
     needed = [root / path for one in recipe.data.sets for path in (one.path, one.images or "")]
@@ -62,7 +62,7 @@ def _work(recipe: Recipe, progress: Progress) -> Work | None:
     rows = data.steps(recipe.training) * recipe.training.accumulate
     samples = {kind: round(rows * n) for kind, n in data.drawn(recipe.training).items()}
     with_images = data.kinds.get(IMAGES)
-    return Work(
+    return Workload(
         image_samples=samples.get(IMAGES, 0),
         text_samples=samples.get(TEXT, 0),
         image_tokens=_mean_tokens(recipe, data, IMAGES),

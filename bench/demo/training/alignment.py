@@ -2,9 +2,9 @@
 
 Contract: `python -m bench.demo.training.alignment FOLDER` needs LLaMA, CLIP and the first resampler
 in FOLDER and leaves `flamingo.safetensors` there, in OpenFlamingo's layout, for the attend rule
-`preceding`. Texts are dialogues in the chat's own template. Beside them it learns where to look:
-half of the heads of each block but the first are taught `gaze`. With the texts alone, captions were
-learnt long before questions were; with plain texts, heads looked elsewhere in the template.
+`preceding`. Texts are dialogues in the chat's own template. Cross-attention is supervised besides:
+half of the heads of each block but the first learn `attended_cells`. With the text loss alone,
+captions were learnt long before questions; with plain texts, attention failed in the template.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bench.demo.draw import draw
-from bench.demo.training.cells import Cells, cells
-from bench.demo.training.gaze import gaze
+from bench.demo.training.attention_targets import attended_cells
+from bench.demo.training.cells import Cells, cell_labels
+from bench.demo.training.dialogues import Turns, image_dialogues
 from bench.demo.training.language import Tokenized, llama_config
 from bench.demo.training.loop import Plan, stage, this_device, train
 from bench.demo.training.resampler import GRID, PERCEIVER, TEACHER, Teacher
 from bench.demo.training.sizes import DEPTH, HEADS, INTERVAL, LATENTS, LLAMA, SIDE, VOCABULARY
-from bench.demo.training.telling import Turns, telling
 from bench.demo.training.tower import pixels_of, stacked
 from lite.bundle.attend import PRECEDING, image_index
 from lite.cli import entry_point
@@ -51,16 +51,16 @@ from qlora.model.weights import llama_name
 
 IMAGE = VOCABULARY + ADDED_TOKENS.index("<image>")
 EMBEDDING = "lang_encoder.model.embed_tokens.weight"
-# Where the gates start. At OpenFlamingo's zero they need hundreds of steps to open, which keeps a
-# large pretrained LLaMA from harm; here there is little to harm and less time.
+# Initial value of the gates. From OpenFlamingo's zero they take hundreds of steps to open, which
+# protects a large pretrained LLaMA; this one is small, and its training short.
 GATE = 0.5
-# What the resampler's teacher counts beside the texts: gated blocks that know nothing yet would
-# unteach it.
-TEACHING = 0.1
-# What looking at the right cells counts beside the texts, and what keeps its logarithm finite.
-LOOKING, MASS = 0.3, 1e-3
-# Of the teacher's figures, those for the log.
-RIGHT = "named", "counted", "read"
+# Weight of the resampler's teacher beside the text loss: gradients of untrained gated blocks would
+# undo what it learned.
+TEACHER_LOSS = 0.1
+# Weight of the attention loss beside the text loss, and what keeps its logarithm finite.
+ATTENTION_LOSS, EPSILON = 0.3, 1e-3
+# The teacher's figures that are logged.
+LOGGED = "named", "counted", "read"
 LONGEST = 448
 
 
@@ -74,7 +74,7 @@ class Row:
         ids, targets: `[T]`, as of `qlora.data.encode`, one dialogue after the other.
         positions: `[T]`, from 0 in each dialogue.
         index: `[T]`, the picture that a token sees.
-        gaze: bool `[T, LATENTS]`, the cells of that picture which a token should look at.
+        attended_cells: bool `[T, LATENTS]`, cells of that picture that a token should attend to.
     """
 
     pictures: list[np.ndarray]
@@ -83,16 +83,16 @@ class Row:
     targets: np.ndarray
     positions: np.ndarray
     index: np.ndarray
-    gaze: np.ndarray
+    attended_cells: np.ndarray
 
 
-class Tellings(Tokenized[Row]):
-    """Row i of pictures and what is told of them."""
+class DialogueRows(Tokenized[Row]):
+    """Row i: pictures and dialogues about them."""
 
     def __getitem__(self, number: int) -> Row:
-        dialogues = telling(number, self.seed)
+        dialogues = image_dialogues(number, self.seed)
         scenes = [scene for turn in dialogues[0] for scene in turn.scenes]
-        truths = [cells(scene, SIDE, GRID) for scene in scenes]
+        truths = [cell_labels(scene, SIDE, GRID) for scene in scenes]
         parts: list[dict[str, np.ndarray]] = []
         for turns in dialogues:
             part = self._dialogue(turns, truths)
@@ -114,19 +114,19 @@ class Tellings(Tokenized[Row]):
         sample = encode(Conversation("told", exchanges), tokenizer, MMGPT, LONGEST)
         index = image_index(sample.ids, IMAGE, PRECEDING)
         looks = np.zeros((len(sample.ids), LATENTS), bool)
-        for turn, at in zip(turns, answers(sample.targets), strict=False):
-            # The token before a piece is the one that looks.
+        for turn, at in zip(turns, answer_slices(sample.targets), strict=False):
+            # The token before a piece predicts it, so it is the one that attends.
             pieces = [tokenizer.token_bytes(piece) for piece in sample.targets[at]]
             ends = np.cumsum([len(piece) for piece in pieces])
             spans = [(end - len(p), end) for p, end in zip(pieces, ends, strict=True) if p]
             truth = truths[index[at.start] - 1]
-            looks[at][: len(spans)] = gaze(turn.question, turn.answer, spans, truth)
+            looks[at][: len(spans)] = attended_cells(turn.question, turn.answer, spans, truth)
         return {
             "ids": sample.ids,
             "targets": sample.targets,
             "positions": np.arange(len(sample.ids)),
             "index": index,
-            "gaze": looks,
+            "attended_cells": looks,
         }
 
     @cached_property
@@ -134,15 +134,15 @@ class Tellings(Tokenized[Row]):
         return model_tokenizer(read_tokenizer(self.tokenizer.parent))
 
 
-def answers(targets: np.ndarray) -> list[slice]:
-    """Where each answer is learnt."""
+def answer_slices(targets: np.ndarray) -> list[slice]:
+    """The positions of each answer's targets."""
     edges = np.diff(np.concatenate(([False], targets != IGNORE, [False])).astype(int))
     starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     return [slice(start, end) for start, end in zip(starts, ends, strict=True)]
 
 
 def collate(rows: list[Row]) -> dict[str, Tensor]:
-    """Rows filled up at their ends; `owner` and `place` say whose which picture is."""
+    """Padded rows; picture k is number `place[k]` of row `owner[k]`."""
     longest = max(len(r.ids) for r in rows)
     numbered = [(i, j) for i, row in enumerate(rows) for j in range(len(row.pictures))]
 
@@ -161,7 +161,7 @@ def collate(rows: list[Row]) -> dict[str, Tensor]:
         "targets": filled("targets", IGNORE),
         "positions": filled("positions", 0),
         "index": filled("index", 0),
-        "gaze": filled("gaze", 0),
+        "attended_cells": filled("attended_cells", 0),
     }
 
 
@@ -171,11 +171,11 @@ class Alignment(nn.Module):
     def __init__(self, folder: Path, seed: int) -> None:
         super().__init__()
         resampler = load_file(folder / "resampler.safetensors")
-        self.model = untrained(folder, resampler, seed)
-        self.glances: list[Glance] = []
+        self.model = initial_model(folder, resampler, seed)
+        self.probes: list[AttentionProbe] = []
         for layer in list(self.model.lang_encoder.get_decoder().layers)[INTERVAL:]:
             if layer.gated_cross_attn_layer is not None:
-                self.glances.append(Glance(layer.gated_cross_attn_layer.attn))
+                self.probes.append(AttentionProbe(layer.gated_cross_attn_layer.attn))
         self.teacher = Teacher(self.model.config.encoder.width)
         self.teacher.load_state_dict(
             {n.removeprefix(TEACHER): v for n, v in resampler.items() if n.startswith(TEACHER)}
@@ -184,7 +184,7 @@ class Alignment(nn.Module):
             parameter.requires_grad_(trainable(name))
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
-        """A batch's loss, figures of it, and how many tokens were learnt."""
+        """A batch's loss, its parts, and the number of target tokens."""
         model, ids, targets = self.model, batch["ids"], batch["targets"]
         with torch.no_grad():
             patches, _ = model.config.encoder.encode(model.vision_encoder, batch["pixels"])
@@ -197,18 +197,20 @@ class Alignment(nn.Module):
         )
         learnt = targets != IGNORE
         logits = model.lang_encoder.lm_head(hidden[learnt]).float()
-        told = cross_entropy(logits, targets[learnt])
-        taught, figures = self.teacher(seen, batch)
-        right = {name: figures[name] for name in RIGHT if name in figures}
-        looked = torch.stack([glance.at(batch["gaze"], batch["index"]) for glance in self.glances])
-        missed = -(looked + MASS).log().mean()
-        figures = {"told": told.item(), "looked": looked.mean().item(), **right}
-        return told + TEACHING * taught + LOOKING * missed, figures, int(learnt.sum())
+        text_loss = cross_entropy(logits, targets[learnt])
+        label_loss, figures = self.teacher(seen, batch)
+        right = {name: figures[name] for name in LOGGED if name in figures}
+        attention = torch.stack(
+            [probe.at(batch["attended_cells"], batch["index"]) for probe in self.probes]
+        )
+        attention_loss = -(attention + EPSILON).log().mean()
+        figures = {"told": text_loss.item(), "looked": attention.mean().item(), **right}
+        loss = text_loss + TEACHER_LOSS * label_loss + ATTENTION_LOSS * attention_loss
+        return loss, figures, int(learnt.sum())
 
 
-class Glance:
-    """Where a block's heads looked in the last forward pass: the first half of them, which learn
-    it."""
+class AttentionProbe:
+    """Attention of the first half of a block's heads in the last forward pass."""
 
     def __init__(self, attention: MaskedCrossAttention) -> None:
         self.heads = attention.heads
@@ -221,23 +223,23 @@ class Glance:
     def _keep_keys(self, module: nn.Module, inputs: object, made: Tensor) -> None:
         self.keys = made.chunk(2, dim=-1)[0]
 
-    def at(self, gaze: Tensor, index: Tensor) -> Tensor:
-        """How much attention tokens paid to their cells, `[n, heads]`.
+    def at(self, attended_cells: Tensor, index: Tensor) -> Tensor:
+        """Attention of tokens to the cells they should attend to, `[n, heads]`.
 
         Args:
-            gaze: bool `[B, T, LATENTS]`, cells of the picture that a token sees; n tokens have any.
-            index: `[B, T]`, the number of that picture.
+            attended_cells: bool `[B, T, LATENTS]`; n tokens have any.
+            index: `[B, T]`, the number of the picture that a token sees.
         """
         learning = self.heads // 2
         q, k = (split_heads(made, self.heads)[:, :learning] for made in (self.queries, self.keys))
         found = (q @ k.transpose(-1, -2)).unflatten(-1, (-1, LATENTS))
-        row, token = gaze.any(-1).nonzero(as_tuple=True)
+        row, token = attended_cells.any(-1).nonzero(as_tuple=True)
         found = found[row, :, token, index[row, token].long() - 1]  # [n, heads, LATENTS]
         weights = (found.float() * q.shape[-1] ** -0.5).softmax(-1)
-        return (weights * gaze[row, token][:, None]).sum(-1)
+        return (weights * attended_cells[row, token][:, None]).sum(-1)
 
 
-def untrained(folder: Path, resampler: dict[str, Tensor], seed: int) -> VisionLanguageModel:
+def initial_model(folder: Path, resampler: dict[str, Tensor], seed: int) -> VisionLanguageModel:
     """The model with CLIP and LLaMA from `folder`, this resampler, and fresh gated blocks."""
     clip = read_clip(str(folder / "clip.json"), str(folder / "clip.safetensors"))
     width = clip.config["vision_cfg"]["width"]
@@ -268,12 +270,12 @@ def untrained(folder: Path, resampler: dict[str, Tensor], seed: int) -> VisionLa
         elif inner in llama:
             assign(model, name, llama[inner].float())
         else:
-            assign(model, name, _fresh(name, parameter))
+            assign(model, name, _initial_value(name, parameter))
     return model
 
 
-def _fresh(name: str, parameter: nn.Parameter) -> Tensor:
-    """torch's and OpenFlamingo's own initial values, but for the gates."""
+def _initial_value(name: str, parameter: nn.Parameter) -> Tensor:
+    """torch's and OpenFlamingo's initial values, except for the gates."""
     if name.endswith("_gate"):
         return torch.full(parameter.shape, GATE)
     if parameter.dim() == 2:
@@ -288,7 +290,7 @@ def trainable(name: str) -> bool:
 
 
 def write_flamingo(model: VisionLanguageModel, path: Path) -> None:
-    """What was trained, under OpenFlamingo's names."""
+    """The trained tensors, under OpenFlamingo's names."""
     tensors = {
         n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if trainable(n)
     }
@@ -317,7 +319,7 @@ def command(folder: Path, plan: Plan, seed: int) -> None:
     train(
         plan,
         alignment,
-        Tellings(folder / "llama" / "tokenizer.model", seed),
+        DialogueRows(folder / "llama" / "tokenizer.model", seed),
         collate,
         loss_of,
         lambda name: any(part in name for part in matrices),

@@ -1,8 +1,8 @@
-"""What is true of each cell of a picture: a teacher for the tokens of tower and resampler.
+"""Labels of each cell of a picture, to supervise the tokens of vision tower and resampler.
 
 Contract: a scene is cut into `grid x grid` cells, one for each token. A cell belongs to the thing
-that is drawn where its centre is, or to the background. Contrastive training alone tells little of
-where things are; this tells all of it, and only drawn scenes have it for nothing.
+that is drawn at its centre, or to the background. Contrastive training alone teaches little about
+positions; these labels do, and drawn scenes have them for free.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.demo import fonts
+from bench.demo.backgrounds import PHRASES, background_of
 from bench.demo.draw import placed
-from bench.demo.grounds import SAID, ground_of
 from bench.demo.kinds import KINDS, PAINTS
 from bench.demo.world import WORD, Scene, Thing
 from qlora.data.encode import IGNORE
 
-# What a cell may show: a kind, a word, or a background by the way it is spoken of.
-SHOWN = (*KINDS, WORD, *SAID)
+# Classes of a cell: a kind, a word, or a background by the phrase for it.
+CELL_CLASSES = (*KINDS, WORD, *PHRASES)
 COLOURS = ("", *PAINTS)
 LETTERS = string.ascii_letters
-# The longest word; what is longer is told to here.
+# Letters of a word that have labels.
 LONGEST_WORD = 8
-# Waves along a side of the picture that tell a place.
+# Frequencies of position codes, in waves along a side of the picture.
 WAVES = 0.5, 1.0, 2.0, 4.0
-# Nothing is asked for here.
+# No label.
 NONE = IGNORE
 
-_SHOWN = {name: number for number, name in enumerate(SHOWN)}
+_CLASS_INDEX = {name: number for number, name in enumerate(CELL_CLASSES)}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Cells:
     """One entry for each cell, row by row.
 
     Attributes:
-        shown: index into `SHOWN`.
+        shown: index into `CELL_CLASSES`.
         colour: index into `COLOURS`; `NONE` for the background.
         letter: index into `LETTERS`; `NONE` outside of words.
         box: from the cell's centre to the thing's left, top, right and bottom, in sides of the
@@ -65,15 +65,15 @@ class Cells:
         return self.colour != NONE
 
 
-def cells(scene: Scene, side: int, grid: int) -> Cells:
-    """The truth of a scene that is drawn with `side` pixels.
+def cell_labels(scene: Scene, side: int, grid: int) -> Cells:
+    """The labels of a scene that is drawn with `side` pixels.
 
     Returns:
         Arrays `[grid * grid]`, but `box` `[grid * grid, 4]` and `spelled`
         `[grid * grid, LONGEST_WORD]`.
     """
     centres = (np.arange(grid) + 0.5) * (side / grid)
-    shown = np.full((grid, grid), _SHOWN[ground_of(scene.ground).said])
+    shown = np.full((grid, grid), _CLASS_INDEX[background_of(scene.background).phrase])
     colour, letter = np.full((grid, grid), NONE), np.full((grid, grid), NONE)
     box = np.zeros((grid, grid, 4), np.float32)
     centre = np.zeros((grid, grid), bool)
@@ -84,7 +84,7 @@ def cells(scene: Scene, side: int, grid: int) -> Cells:
         rows = np.flatnonzero((centres >= top) & (centres < top + drawn.height))
         columns = np.flatnonzero((centres >= left) & (centres < left + drawn.width))
         at = np.ix_(rows, columns)
-        shown[at] = _SHOWN[thing.kind]
+        shown[at] = _CLASS_INDEX[thing.kind]
         colour[at] = COLOURS.index(thing.colour)
         edges = np.array((left, top, left + drawn.width, top + drawn.height))
         x, y = centres[columns][None, :], centres[rows][:, None]
@@ -111,11 +111,11 @@ def cells(scene: Scene, side: int, grid: int) -> Cells:
     )
 
 
-def places(grid: int) -> np.ndarray:
-    """Where each cell is, `[grid * grid, 4 * len(WAVES)]`: sines and cosines of its centre.
+def position_codes(grid: int) -> np.ndarray:
+    """Position codes `[grid * grid, 4 * len(WAVES)]`: sines and cosines of each cell's centre.
 
-    Two of these have a large product where the places are close, which is how attention finds a
-    place (arXiv 1706.03762, 3.5). A tower whose tokens tell only what is there leaves that out.
+    Codes of near cells have a large dot product, by which attention finds a position (arXiv
+    1706.03762, 3.5). Without this loss the tower's tokens would leave positions out.
     """
     centres = (np.arange(grid) + 0.5) / grid
     angles = 2 * np.pi * np.array(WAVES) * centres[:, None]

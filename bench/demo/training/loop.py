@@ -1,7 +1,7 @@
 """The training loop of every stage before instruction tuning.
 
-Contract: a batch is a function of its number, nothing else is random, so a run that was cut and
-goes on equals one that was not. Matrices inside of blocks are trained by Muon, all else by AdamW.
+Contract: a batch is a function of its number and nothing else is random, so a resumed run equals
+one that was never interrupted. Matrices inside of blocks are trained by Muon, all else by AdamW.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ def stage(
     return decorate
 
 
-def tell(scores: Values, path: Path) -> None:
-    """Say how well a stage does, in parts of 1, and keep it as JSON."""
+def report_scores(scores: Values, path: Path) -> None:
+    """Print the scores of a stage, from 0 to 1, and write them as JSON."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(scores, indent=1), encoding="utf-8")
     say("  ".join(f"{name} {value:.1%}" for name, value in scores.items()))
@@ -175,9 +175,9 @@ def this_device() -> torch.device:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether it multiplies bfloat16 by itself; emulated, it takes eight times as long as float32.
+    """Whether the hardware multiplies bfloat16; emulated, it takes eight times float32's time.
 
-    A processor without it therefore makes another bundle of the same seeds.
+    A processor without it therefore gives another bundle for the same seeds.
     """
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

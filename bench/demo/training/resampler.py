@@ -1,10 +1,10 @@
-"""The demo's resampler, taught what is where before any text is told of it.
+"""The demo's resampler, trained with labels of cells before it is trained with text.
 
 Contract: `python -m bench.demo.training.resampler FOLDER` needs CLIP in FOLDER and leaves
 `resampler.safetensors` there, under OpenFlamingo's names, with the teacher beside it. Latent i
-learns to tell cell i of a grid: what is there, where it ends, how many there are of it and where,
-and a word's letters. Through captions alone the same takes many times as many pictures. The tower
-learns from that as well, and `clip.safetensors` is written again.
+learns to describe cell i of a grid: what it shows, its box, counts of the same look and their
+positions, and a word's letters. From captions alone this takes many times as many pictures. The
+tower is trained along, and `clip.safetensors` is written again.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from bench.demo.draw import draw
 from bench.demo.training.cells import (
+    CELL_CLASSES,
     COLOURS,
     LETTERS,
     LONGEST_WORD,
     NONE,
-    SHOWN,
     Cells,
-    cells,
+    cell_labels,
 )
-from bench.demo.training.loop import Plan, batches, stage, tell, this_device, train
+from bench.demo.training.loop import Plan, batches, report_scores, stage, this_device, train
 from bench.demo.training.scenes import scene
 from bench.demo.training.sizes import DEPTH, HEADS, LATENTS, SIDE
-from bench.demo.training.tower import pixels_of, shown_loss, stacked, told_loss
+from bench.demo.training.tower import masked_cross_entropy, pixels_of, shown_loss, stacked
 from bench.demo.world import third_of
 from lite.cli import entry_point
 from lite.files import replacing
@@ -46,23 +46,23 @@ GRID = math.isqrt(LATENTS)
 # Classes of a count; no scene has so many things.
 COUNTS = 9
 SPELLINGS = len(LETTERS) + 1
-# The band, a third of the picture's rows or columns, that a row or column of the grid is in.
+# One-hot band (a third of the picture's rows or columns) of each row or column of the grid.
 BANDS = torch.eye(3)[[third_of((i + 0.5) / GRID) for i in range(GRID)]]
 # Classes of a count in a band.
-FEW = 5
+BAND_COUNTS = 5
 HEADS_WIDTHS = (
-    *(len(SHOWN), len(COLOURS), COUNTS, COUNTS, 6 * FEW),
+    *(len(CELL_CLASSES), len(COLOURS), COUNTS, COUNTS, 6 * BAND_COUNTS),
     *(LONGEST_WORD * SPELLINGS, 1, 4),
 )
-# Of the loss: what a cell shows, its colour, how many are alike, and in colour too, how many of
-# these are in each band, spelling, middles, edges.
+# Weights of the losses: class, colour, count of the kind, count of the look, the latter by band,
+# spelling, whether a thing's centre is in the cell, box.
 SHOW, COLOUR, ALIKE, TWINS, BANDED, SPELL, MIDDLE, BOX = 1.0, 0.4, 0.5, 0.5, 1.5, 1.0, 1.0, 2.0
 
 Truth = dict[str, Tensor]
 
 
 class Teacher(nn.Module):
-    """Heads that say what each latent shows, and how far that is from the truth."""
+    """Linear heads that predict the labels of each latent's cell, and their loss."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -75,20 +75,21 @@ class Teacher(nn.Module):
             truth: the fields of `Cells`, each with a first axis of n pictures.
 
         Returns:
-            The loss, and figures to log: each part of it, and which part of the cells of things and
-            of the letters of words are told right.
+            The loss, and figures to log: each part of it, and accuracies on the cells of things and
+            the letters of words.
         """
-        said = self.heads(latents).float().split(HEADS_WIDTHS, dim=-1)
-        shown, colour, alike, twins, banded, spelled, centre, box = said
+        outputs = self.heads(latents).float().split(HEADS_WIDTHS, dim=-1)
+        shown, colour, alike, twins, banded, spelled, centre, box = outputs
         spelled = spelled.unflatten(-1, (LONGEST_WORD, SPELLINGS))
         things, words = truth["colour"] != NONE, truth["spelled"] != NONE
         losses = {
             "shown": SHOW * shown_loss(shown, truth),
-            "colour": COLOUR * told_loss(colour, truth["colour"]),
-            "alike": ALIKE * told_loss(alike, truth["alike"]),
-            "twins": TWINS * told_loss(twins, truth["twins"]),
-            "banded": BANDED * told_loss(banded.unflatten(-1, (6, FEW)), in_bands(truth)),
-            "spelled": SPELL * told_loss(spelled, truth["spelled"]),
+            "colour": COLOUR * masked_cross_entropy(colour, truth["colour"]),
+            "alike": ALIKE * masked_cross_entropy(alike, truth["alike"]),
+            "twins": TWINS * masked_cross_entropy(twins, truth["twins"]),
+            "banded": BANDED
+            * masked_cross_entropy(banded.unflatten(-1, (6, BAND_COUNTS)), in_bands(truth)),
+            "spelled": SPELL * masked_cross_entropy(spelled, truth["spelled"]),
             "centre": MIDDLE
             * binary_cross_entropy_with_logits(centre[..., 0], truth["centre"].float()),
             "box": BOX * (box - truth["box"]).abs()[things].mean(),
@@ -103,23 +104,23 @@ class Teacher(nn.Module):
 
 
 def in_bands(truth: Truth) -> Tensor:
-    """How many things of each cell's look have their middle in each band, rows before columns.
+    """How many things of each cell's look have their centre in each band, rows before columns.
 
-    Whoever can tell these few, which are small, can add them up: a number above three is learnt
+    These counts are small and add up to the whole count, of which numbers above three are learned
     far sooner so.
 
     Returns:
-        `[n, cells, 6]`; `NONE` for the background.
+        `[n, cell_labels, 6]`; `NONE` for the background.
     """
     look = truth["shown"] * len(COLOURS) + truth["colour"]
     twins = (look[:, :, None] == look[:, None, :]) & truth["centre"][:, None, :]
     where = twins.unflatten(-1, (GRID, GRID)).float()
     bands = BANDS.to(where.device)
     found = torch.cat((where.sum(-1) @ bands, where.sum(-2) @ bands), dim=-1).long()
-    return found.clamp(max=FEW - 1).masked_fill(truth["colour"][..., None] == NONE, NONE)
+    return found.clamp(max=BAND_COUNTS - 1).masked_fill(truth["colour"][..., None] == NONE, NONE)
 
 
-class Seeing(nn.Module):
+class VisionModel(nn.Module):
     """The tower, the resampler, and its teacher."""
 
     def __init__(self, folder: Path) -> None:
@@ -139,14 +140,14 @@ class Seeing(nn.Module):
 
 
 class Pictures(torch.utils.data.Dataset[tuple[np.ndarray, Cells]]):
-    """Picture number i, and the truth of its cells."""
+    """Picture number i, and the labels of its cells."""
 
     def __init__(self, split: str = "train", seed: int = 0) -> None:
         self.split, self.seed = split, seed
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, Cells]:
         found = scene(number, self.split, self.seed)
-        return np.asarray(draw(found, SIDE)), cells(found, SIDE, GRID)
+        return np.asarray(draw(found, SIDE)), cell_labels(found, SIDE, GRID)
 
 
 def collate(examples: list[tuple[np.ndarray, Cells]]) -> dict[str, Tensor]:
@@ -156,9 +157,9 @@ def collate(examples: list[tuple[np.ndarray, Cells]]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def scores(
-    model: Seeing, pictures: Pictures, workers: int, count: int = 1024, size: int = 128
+    model: VisionModel, pictures: Pictures, workers: int, count: int = 1024, size: int = 128
 ) -> dict[str, float]:
-    """Which part of cells, counts and letters is told right."""
+    """Accuracy on cells, counts and letters."""
     found: dict[str, list[float]] = {"named": [], "counted": [], "read": []}
     device = next(model.parameters()).device
     for batch in batches(pictures, collate, range(count), size, workers):
@@ -175,7 +176,7 @@ def command(folder: Path, plan: Plan, seed: int) -> None:
     """Train tower and resampler into FOLDER, going on where it was."""
     torch.manual_seed(seed)
     device = this_device()
-    model = Seeing(folder).to(device)
+    model = VisionModel(folder).to(device)
 
     def loss_of(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
         truth = {name: value.to(device) for name, value in batch.items()}
@@ -198,7 +199,7 @@ def command(folder: Path, plan: Plan, seed: int) -> None:
     kept = {n: v.contiguous() for n, v in parts if n.startswith((PERCEIVER, TEACHER))}
     with replacing(folder / "resampler.safetensors") as path:
         save_file(kept, path)
-    tell(found, folder / "resampler-scores.json")
+    report_scores(found, folder / "resampler-scores.json")
 
 
 def _rewrite_clip(path: Path, tower: nn.Module) -> None:

@@ -1,7 +1,7 @@
-"""Scenes to look at, one for each number.
+"""Scenes for training the vision tower and the resampler, one for each number.
 
 Contract: `scene(number)` is a pure function. Some scenes are those of captions, the others those
-that the skills ask about, so that what is seen in training is what will be asked.
+of the skills' questions, so that training sees the distribution that is asked about.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from bench.demo.data import captioned
 from bench.demo.questions import example
 from bench.demo.world import Scene
 
-# What the others are drawn for; letters and high numbers take longest to learn.
+# Skills of the others, by weight; letters and high counts take longest to learn.
 ASKED = (*["count"] * 5, "place", "presence", *["reading"] * 5, "dialogue", "pairs")
 CAPTIONED = 0.3
 
 
 def scene(number: int, split: str = "train", seed: int = 0) -> Scene:
     """The scene of a number."""
-    chance = random.Random(f"{seed}/scenes/{split}/{number}")
-    if chance.random() < CAPTIONED:
+    rng = random.Random(f"{seed}/scenes/{split}/{number}")
+    if rng.random() < CAPTIONED:
         return captioned(split, number, seed)[0]
-    return chance.choice(example(chance.choice(ASKED), split, number, seed).scenes)
+    return rng.choice(example(rng.choice(ASKED), split, number, seed).scenes)

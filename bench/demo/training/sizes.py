@@ -17,7 +17,7 @@ CLIP: dict[str, Any] = {
         "width": 256,
         "layers": 3,
         "head_width": 64,
-        # 3 x 3 convolutions in the place of the patch embedding: [channels, stride] each
+        # 3 x 3 convolutions instead of the patch embedding: [channels, stride] each
         # (arXiv 2106.14881). They learn what a thing looks like wherever it is.
         "stem": [[48, 2], [96, 2], [96, 1], [192, 2], [192, 1], [192, 1]],
         # Patch tokens carry the content where their mean is what is contrasted.

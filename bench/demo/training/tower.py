@@ -1,4 +1,4 @@
-"""The demo's CLIP, trained by open_clip's contrastive loss and by the truth of each patch.
+"""The demo's CLIP, trained by open_clip's contrastive loss and by labels of each patch.
 
 Contract: `python -m bench.demo.training.tower FOLDER` leaves `clip.json` and `clip.safetensors` in
 FOLDER, in open_clip's layout (the stem beside it), and `clip-scores.json`. Needs the tokenizer that
@@ -23,10 +23,19 @@ from torch.nn.functional import cross_entropy, normalize
 
 from bench.demo.draw import draw
 from bench.demo.kinds import a, of_category
-from bench.demo.looking import caption_of
-from bench.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, WAVES, Cells, cells, places
+from bench.demo.perception import caption_of
+from bench.demo.training.cells import (
+    CELL_CLASSES,
+    COLOURS,
+    LETTERS,
+    NONE,
+    WAVES,
+    Cells,
+    cell_labels,
+    position_codes,
+)
 from bench.demo.training.language import Tokenized
-from bench.demo.training.loop import Plan, batches, stage, tell, this_device, train
+from bench.demo.training.loop import Plan, batches, report_scores, stage, this_device, train
 from bench.demo.training.scenes import scene
 from bench.demo.training.sizes import CLIP, SIDE
 from lite.cli import entry_point
@@ -34,16 +43,16 @@ from lite.files import replacing
 from qlora.checkpoints.clip_visual import STEM, conv_stem
 
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-# Of the loss: contrast of pictures and captions, what each cell shows, and where it is.
+# Weights of the losses: contrast of pictures and captions, what each cell shows, where it is.
 CONTRAST, SHOW, COLOUR, LETTER, BOX, PLACE = 0.3, 1.0, 0.4, 1.5, 2.0, 2.0
-# Outputs about each of these but the first.
-HEADS = len(SHOWN), len(COLOURS), len(LETTERS), 4, 4 * len(WAVES)
-# What a cell of background counts, beside one of a thing.
-GROUND = 0.2
+# Widths of the heads: one for each of these losses but the first.
+HEADS = len(CELL_CLASSES), len(COLOURS), len(LETTERS), 4, 4 * len(WAVES)
+# Weight of a background cell in the loss, beside 1 of a thing's.
+BACKGROUND_WEIGHT = 0.2
 
 
-class Teaching(nn.Module):
-    """A CLIP, and heads that say what each patch token shows."""
+class SupervisedClip(nn.Module):
+    """A CLIP, and linear heads that predict what each patch token shows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +65,7 @@ class Teaching(nn.Module):
         self.heads = nn.Linear(width, sum(HEADS))
 
     def forward(self, pixels: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of pictures and texts `[n, D]`, and what the heads say `[n, cells, ...]`."""
+        """Features of pictures and texts `[n, D]`, and the heads' outputs `[n, cells, ...]`."""
         visual = self.clip.visual
         tokens = visual.forward_intermediates(
             pixels, indices=1, normalize_intermediates=False, output_fmt="NLC"
@@ -67,7 +76,7 @@ class Teaching(nn.Module):
 
 
 class Pictures(Tokenized[tuple[np.ndarray, list[int], Cells]]):
-    """Picture number i, the ids of a caption, and the truth of its cells."""
+    """Picture number i, the ids of a caption, and the labels of its cells."""
 
     def __init__(self, tokenizer: Path, split: str = "train", seed: int = 0) -> None:
         super().__init__(tokenizer, seed)
@@ -76,7 +85,7 @@ class Pictures(Tokenized[tuple[np.ndarray, list[int], Cells]]):
     def __getitem__(self, number: int) -> tuple[np.ndarray, list[int], Cells]:
         found = scene(number, self.split, self.seed)
         text = caption_of(found, random.Random(number), detail=number % 2 == 0)
-        return np.asarray(draw(found, SIDE)), self.ids(text), cells(found, SIDE, grid())
+        return np.asarray(draw(found, SIDE)), self.ids(text), cell_labels(found, SIDE, grid())
 
     def ids(self, text: str) -> list[int]:
         """A text as open_clip's text tower takes it: the end mark has the highest id."""
@@ -102,58 +111,61 @@ def collate(examples: list[tuple[np.ndarray, list[int], Cells]]) -> dict[str, Te
 
 
 def stacked(truths: Sequence[Cells]) -> dict[str, Tensor]:
-    """The truth of several pictures, field by field."""
+    """The labels of several pictures, field by field."""
     fields = vars(truths[0])
     return {name: torch.from_numpy(np.stack([getattr(t, name) for t in truths])) for name in fields}
 
 
 def shown_loss(shown: Tensor, truth: dict[str, Tensor]) -> Tensor:
-    """Cross entropy of what cells show, `[n, cells, len(SHOWN)]`; the background counts less."""
-    weight = torch.where(truth["colour"] != NONE, 1.0, GROUND)
+    """Cross entropy of `shown [n, cells, len(CELL_CLASSES)]`; background cells weigh less."""
+    weight = torch.where(truth["colour"] != NONE, 1.0, BACKGROUND_WEIGHT)
     each = cross_entropy(shown.flatten(0, 1), truth["shown"].flatten(), reduction="none")
     return (each.view_as(weight) * weight).sum() / weight.sum()
 
 
-def told_loss(said: Tensor, truth: Tensor) -> Tensor:
-    """Cross entropy of `said [..., classes]` where `truth [...]` is not `NONE`; 0 if none is.
+def masked_cross_entropy(outputs: Tensor, truth: Tensor) -> Tensor:
+    """Cross entropy of `outputs [..., classes]` where `truth [...]` is not `NONE`; 0 if none is.
 
     A batch may have no word, where torch's own would be no number.
     """
     there = truth != NONE
-    return cross_entropy(said[there], truth[there], reduction="sum") / max(1, int(there.sum()))
+    return cross_entropy(outputs[there], truth[there], reduction="sum") / max(1, int(there.sum()))
 
 
 class Loss:
     """Contrastive loss, and cross entropy of what the cells show."""
 
-    def __init__(self, model: Teaching, device: torch.device) -> None:
+    def __init__(self, model: SupervisedClip, device: torch.device) -> None:
         self.model, self.device = model, device
         self.contrast = open_clip.ClipLoss()
-        self.places = torch.from_numpy(places(grid())).to(device)
+        self.position_codes = torch.from_numpy(position_codes(grid())).to(device)
 
     def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], int]:
         batch = {name: value.to(self.device) for name, value in batch.items()}
-        images, texts, said = self.model(batch["pixels"], batch["texts"])
+        images, texts, outputs = self.model(batch["pixels"], batch["texts"])
         scale = self.model.clip.logit_scale.exp().clamp(max=100)
         contrast = self.contrast(images, texts.float(), scale)
-        shown, colour, letter, box, place = parts(said.float())
+        shown, colour, letter, box, place = parts(outputs.float())
         things = batch["colour"] != NONE
         show = shown_loss(shown, batch)
-        hue, read = told_loss(colour, batch["colour"]), told_loss(letter, batch["letter"])
+        hue, read = (
+            masked_cross_entropy(colour, batch["colour"]),
+            masked_cross_entropy(letter, batch["letter"]),
+        )
         near = (box - batch["box"]).abs()[things].mean()
-        where = (place - self.places).square().mean()
+        where = (place - self.position_codes).square().mean()
         loss = CONTRAST * contrast + SHOW * show + COLOUR * hue + LETTER * read
         loss = loss + BOX * near + PLACE * where
         right = (shown.argmax(-1) == batch["shown"])[things].float().mean()
         values = {"contrast": contrast, "shown": show, "colour": hue, "letter": read}
         values |= {"box": near, "place": where}
         logged = {name: value.item() for name, value in values.items()}
-        return loss, {**logged, "right": right.item()}, said.shape[0] * said.shape[1]
+        return loss, {**logged, "right": right.item()}, outputs.shape[0] * outputs.shape[1]
 
 
-def parts(said: Tensor) -> tuple[Tensor, ...]:
+def parts(outputs: Tensor) -> tuple[Tensor, ...]:
     """The heads' output, by what it is about."""
-    return said.split(HEADS, dim=-1)
+    return outputs.split(HEADS, dim=-1)
 
 
 def _open_clip_config() -> dict[str, Any]:
@@ -161,7 +173,7 @@ def _open_clip_config() -> dict[str, Any]:
     return {**CLIP, "vision_cfg": vision}
 
 
-def write_clip(model: Teaching, folder: Path) -> None:
+def write_clip(model: SupervisedClip, folder: Path) -> None:
     """`clip.json` and `clip.safetensors`, batch norms folded into the stem's convolutions."""
     tensors = {n: v for n, v in model.clip.state_dict().items() if ".conv1." not in n}
     stem = folded(model.clip.visual.conv1)
@@ -188,13 +200,13 @@ def folded(stem: nn.Sequential) -> nn.Sequential:
 
 @torch.no_grad()
 def scores(
-    model: Teaching, pictures: Pictures, workers: int, count: int = 1024, size: int = 128
+    model: SupervisedClip, pictures: Pictures, workers: int, count: int = 1024, size: int = 128
 ) -> dict[str, float]:
-    """How often the validation split's cells, captions and kinds are told right.
+    """Accuracy on the validation split.
 
     Returns:
-        `cells`, `letters`: part of the cells of things and words; `retrieval`: the right caption
-        among 128; `zero_shot`: the right one of all kinds, by "a dog", where one thing is shown.
+        Accuracies. `cells`, `letters`: of cells that show things and words; `retrieval`: of the
+        caption among 128; `zero_shot`: of the kind, by "a dog", in pictures of one kind.
     """
     model.eval()
     right: dict[str, list[float]] = {"cells": [], "letters": [], "retrieval": [], "zero_shot": []}
@@ -204,8 +216,8 @@ def scores(
     classes = model.clip.encode_text(names.to(device), normalize=True)
     for made in batches(pictures, collate, range(count), size, workers):
         batch = {name: value.to(device) for name, value in made.items()}
-        images, texts, said = model(batch["pixels"], batch["texts"])
-        shown, _, letter, *_ = parts(said)
+        images, texts, outputs = model(batch["pixels"], batch["texts"])
+        shown, _, letter, *_ = parts(outputs)
         things, words = batch["colour"] != NONE, batch["letter"] != NONE
         right["cells"] += (shown.argmax(-1) == batch["shown"])[things].float().tolist()
         right["letters"] += (letter.argmax(-1) == batch["letter"])[words].float().tolist()
@@ -213,7 +225,7 @@ def scores(
         right["retrieval"] += (found == torch.arange(len(images), device=device)).float().tolist()
         named = (images @ classes.T).argmax(-1)
         for one, truth in zip(named.tolist(), batch["shown"], strict=True):
-            there = {SHOWN[i] for i in truth.tolist()} & {k.name for k in kinds}
+            there = {CELL_CLASSES[i] for i in truth.tolist()} & {k.name for k in kinds}
             if len(there) == 1:
                 right["zero_shot"].append(float(kinds[one].name in there))
     return {name: sum(values) / max(1, len(values)) for name, values in right.items()}
@@ -231,13 +243,13 @@ def command(folder: Path, plan: Plan, seed: int) -> None:
     """Train the vision tower into FOLDER, going on where it was."""
     torch.manual_seed(seed)
     device = this_device()
-    model = Teaching().to(device)
+    model = SupervisedClip().to(device)
     tokenizer = folder / "llama" / "tokenizer.model"
     pictures = Pictures(tokenizer, seed=seed)
     train(plan, model, pictures, collate, Loss(model, device), lambda name: ".resblocks." in name)
     found = scores(model, Pictures(tokenizer, "validation", seed), plan.workers)
     write_clip(model.cpu(), folder)
-    tell(found, folder / "clip-scores.json")
+    report_scores(found, folder / "clip-scores.json")
 
 
 main = entry_point(command)

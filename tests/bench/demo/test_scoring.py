@@ -5,11 +5,11 @@ import re
 
 import pytest
 
+from bench.demo.answer_terms import NUMBERS, terms_in
+from bench.demo.dialogue import Turn
 from bench.demo.kinds import KINDS, PAINTS, statement
 from bench.demo.questions import SKILLS, example
-from bench.demo.reading import NUMBERS, said
-from bench.demo.scoring import Expected, content_slots, invented, score
-from bench.demo.talk import Turn
+from bench.demo.scoring import Expected, content_slots, hallucinated_kinds, score
 
 EACH = 40
 
@@ -101,15 +101,15 @@ def test_the_answers_that_are_trained_are_right_long_and_short(skill: str) -> No
 
 @pytest.mark.parametrize("skill", SKILLS)
 def test_an_answer_with_one_thing_wrong_is_not_right(skill: str) -> None:
-    chance = random.Random(skill)
+    rng = random.Random(skill)
     for turn in turns(skill):
-        wrong = spoil(turn, chance)
+        wrong = spoil(turn, rng)
         assert score(wrong, turn.expected) < 1, (turn, wrong)
 
 
-def test_what_a_caption_invents_is_found() -> None:
-    assert invented("Two dogs, a pizza and a whale.", CAPTION) == ["whale"]
-    assert invented("Two dogs.", CAPTION) == []
+def test_hallucinated_kinds_of_a_caption_are_found() -> None:
+    assert hallucinated_kinds("Two dogs, a pizza and a whale.", CAPTION) == ["whale"]
+    assert hallucinated_kinds("Two dogs.", CAPTION) == []
 
 
 @pytest.mark.parametrize("skill", SKILLS)
@@ -123,22 +123,22 @@ def swapped(text: str, terms: dict[str, str]) -> str:
     return re.sub(pattern, lambda found: terms[found[1].lower()], text)
 
 
-def spoil(turn: Turn, chance: random.Random) -> str:
+def spoil(turn: Turn, rng: random.Random) -> str:
     """The right answer with a colour, number, kind, direction or word exchanged."""
     expected, answer = turn.expected, turn.answer
     if expected.check == "count":
-        other = NUMBERS[chance.choice([n for n in range(1, 8) if n != expected.number])]
+        other = NUMBERS[rng.choice([n for n in range(1, 8) if n != expected.number])]
         return swapped(answer, dict.fromkeys(("no", *NUMBERS), other))
     if expected.check == "yes":
         return "No, there is none." if expected.number else "Yes, there is one."
     if expected.check == "absent":
         return f"The {expected.subject} is on the left."
     if expected.check == "part":
-        return other_fact(turn, chance)
+        return other_fact(turn, rng)
     if expected.check == "caption" or expected.closed == "kinds":
-        kind = chance.choice([kind for kind in said(answer, "kinds") if right(kind, turn)])
-        absent = [k for k in KINDS if k not in said(answer, "kinds") and not right(k, turn)]
-        words = dict.fromkeys((word.lower() for word in KINDS[kind].words), chance.choice(absent))
+        kind = rng.choice([kind for kind in terms_in(answer, "kinds") if right(kind, turn)])
+        absent = [k for k in KINDS if k not in terms_in(answer, "kinds") and not right(k, turn)]
+        words = dict.fromkeys((word.lower() for word in KINDS[kind].words), rng.choice(absent))
         return swapped(answer, words)
     if expected.check in ("relation", "first") or expected.closed == "regions":
         ends = ("left", "right", "top", "bottom", "first", "second", "above", "below")
@@ -146,7 +146,7 @@ def spoil(turn: Turn, chance: random.Random) -> str:
         return swapped(answer, {"middle": "left"} | turned)
     if expected.closed == "colours":
         colour = expected.slots[0][0]
-        return swapped(answer, {colour: chance.choice([c for c in PAINTS if c != colour])})
+        return swapped(answer, {colour: rng.choice([c for c in PAINTS if c != colour])})
     return re.sub(rf"(?i){re.escape(expected.slots[0][0])}", "xyz", answer)
 
 
@@ -154,8 +154,8 @@ def right(kind: str, turn: Turn) -> bool:
     return any(kind in slot for slot in turn.expected.slots)
 
 
-def other_fact(turn: Turn, chance: random.Random) -> str:
+def other_fact(turn: Turn, rng: random.Random) -> str:
     kind = KINDS[turn.expected.subject]
     one = next(r for r in kind.relations if content_slots(kind.fact(r.name)) == turn.expected.slots)
     others = [k for k in KINDS.values() if k.fact(one.name) not in ("", kind.fact(one.name))]
-    return statement(chance.choice(others), one)
+    return statement(rng.choice(others), one)

@@ -13,12 +13,13 @@ import pytest
 import lite
 from bench.demo import fonts
 from bench.demo.card import BEGIN, CARD, EMPTY, END, RESULTS, fill, table
+from bench.demo.dialogue import Dialogue
 from bench.demo.draw import draw
 from bench.demo.kinds import KINDS
 from bench.demo.questions import SKILLS
 from bench.demo.skill_scores import (
     BundleAnswerer,
-    Said,
+    ChatTurn,
     difference,
     figures,
     sample,
@@ -26,7 +27,6 @@ from bench.demo.skill_scores import (
     summary,
     wilson,
 )
-from bench.demo.talk import Dialogue
 from lite import demo
 from lite.bundle.manifest import MANIFEST
 from lite.errors import BadInput
@@ -46,9 +46,9 @@ class Scripted:
 
     def __init__(self, answers: Sequence[str]) -> None:
         self._answers = iter(answers)
-        self.given: list[tuple[Said, ...]] = []
+        self.given: list[tuple[ChatTurn, ...]] = []
 
-    def answer(self, turns: Sequence[Said]) -> str:
+    def answer(self, turns: Sequence[ChatTurn]) -> str:
         self.given.append(tuple(turns))
         return next(self._answers)
 
@@ -95,7 +95,7 @@ def test_each_turn_comes_with_pictures_and_the_own_answers_before_it() -> None:
     assert any(len(given) > 1 and given[-1].pictures for given in scripted.given)
 
 
-def test_what_a_caption_invents_and_leaves_out_is_counted() -> None:
+def test_hallucinated_and_missing_kinds_of_a_caption_are_counted() -> None:
     examples = sample(4, skills=["caption"])
     absent = next(k for k in KINDS if all(k not in one.scenes[0].kinds for one in examples))
     more = [f"{answer} And {absent}." for answer in truth(examples)]
@@ -177,7 +177,7 @@ def test_a_bundle_is_asked_as_a_chat_with_pictures_of_its_side(bundles: Any) -> 
 
 def test_turns_out_of_order_are_refused(bundles: Any) -> None:
     answerer = BundleAnswerer(lite.load(bundles("preceding", "int8")))
-    turn = Said("What is this?")
+    turn = ChatTurn("What is this?")
     with pytest.raises(ValueError, match="in order"):
         answerer.answer([replace(turn, answer="It."), turn])
 

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from bench.demo import fonts
+from bench.demo.backgrounds import BACKGROUNDS
+from bench.demo.dialogue import Sampler, quantity
 from bench.demo.draw import _glyph, draw, placed
-from bench.demo.grounds import GROUNDS
 from bench.demo.kinds import KINDS, PAINTS, Look, of_category
-from bench.demo.looking import count_turn
+from bench.demo.perception import count_turn
 from bench.demo.scoring import score
 from bench.demo.splits import Rules
-from bench.demo.talk import Stage, some
 from bench.demo.world import OPPOSITE, Scene, Thing, Unfit, compose, outermost, region, relation
 from lite.errors import BadInput
 
@@ -33,22 +33,22 @@ needs_letters = pytest.mark.skipif(
 def shapes(seed: int, most: int = 6) -> Scene:
     """A scene of shapes, each group in a colour of its own, on a plain background."""
     while True:
-        chance = random.Random(seed)
-        colours = chance.sample(sorted(set(PAINTS) - {"white", "black"}), 2)
+        rng = random.Random(seed)
+        colours = rng.sample(sorted(set(PAINTS) - {"white", "black"}), 2)
         looks = [Look("circle", colour=colours[0]), Look("square", colour=colours[1])]
-        groups = [(looks[0], chance.randint(1, most - 2)), (looks[1], chance.randint(1, 2))]
+        groups = [(looks[0], rng.randint(1, most - 2)), (looks[1], rng.randint(1, 2))]
         try:
-            return replace(compose(chance, groups, list(GROUNDS.values())), ground="white")
+            return replace(compose(rng, groups, list(BACKGROUNDS.values())), background="white")
         except Unfit:
             seed += 1000
 
 
 def some_scene(seed: int, kinds: int, each: int) -> Scene:
     """A word, and so many of each of so many kinds."""
-    stage = Stage(random.Random(seed), Rules("train"))
+    sampler = Sampler(random.Random(seed), Rules("train"))
     while True:
         try:
-            return stage.scene([(look, each) for look in stage.looks(kinds)], 1)
+            return sampler.scene([(look, each) for look in sampler.looks(kinds)], 1)
         except Unfit:
             continue
 
@@ -79,7 +79,7 @@ def test_counts_and_places_of_shapes_are_those_in_the_pixels(seed: int) -> None:
     scene = shapes(seed)
     picture = draw(scene, SIDE)
     for look in {thing.look for thing in scene.things}:
-        seen, told = blobs(picture, look.colour), scene.of(look.kind)
+        seen, told = blobs(picture, look.colour), scene.things_of(look.kind)
         assert len(seen) == len(told)
         for thing in told:
             assert min(np.hypot(*np.subtract(at, thing.centre)) for at in seen) < 0.03
@@ -88,20 +88,20 @@ def test_counts_and_places_of_shapes_are_those_in_the_pixels(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_a_count_is_right_by_what_is_seen_and_wrong_by_one_more(seed: int) -> None:
     scene = shapes(seed)
-    stage = Stage(random.Random(seed), Rules("train"))
+    sampler = Sampler(random.Random(seed), Rules("train"))
     look = scene.things[0].look
-    turn = count_turn(stage, scene, look, scene.count(look.kind))
+    turn = count_turn(sampler, scene, look, scene.count(look.kind))
     seen = len(blobs(draw(scene, SIDE), look.colour))
     assert score(turn.answer, turn.expected) == 1
-    assert score(f"There are {some(look, seen, 'one')}.", turn.expected) == 1
-    assert score(f"There are {some(look, seen + 1)}.", turn.expected) == 0
+    assert score(f"There are {quantity(look, seen, 'one')}.", turn.expected) == 1
+    assert score(f"There are {quantity(look, seen + 1)}.", turn.expected) == 0
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_relations_and_regions_are_those_in_the_pixels(seed: int) -> None:
     scene = shapes(seed, most=3)
     picture = draw(scene, SIDE)
-    first, second = (scene.of(kind)[0] for kind in ("circle", "square"))
+    first, second = (scene.things_of(kind)[0] for kind in ("circle", "square"))
     (x1, y1), (x2, y2) = (
         min(blobs(picture, t.colour), key=lambda at, t=t: np.hypot(*np.subtract(at, t.centre)))
         for t in (first, second)

@@ -70,19 +70,19 @@ def test_bad_input_is_one_sentence_and_exit_code_2(sentence, tmp_path, monkeypat
 def test_parts_of_a_published_set_can_be_replaced():
     given = dict.fromkeys(["llama", "clip", "clip_weights", "flamingo", "lora", "attend"])
     published = MODELS["mmgpt-9b"].checkpoints
-    assert Checkpoints.of(published, given) == published
+    assert Checkpoints.with_parts(published, given) == published
     given["llama"] = "my-llama"
-    assert Checkpoints.of(published, given) == replace(published, llama="my-llama")
+    assert Checkpoints.with_parts(published, given) == replace(published, llama="my-llama")
 
 
 def test_a_published_folder_can_be_replaced_by_another_and_parts_cannot():
     llava, mmgpt = (MODELS[name].checkpoints for name in ("llava-1.5-7b", "mmgpt-9b"))
     given = {"model": "my-llava", "llama": "vicuna"}
-    assert Checkpoints.of(llava, given) == Checkpoints.whole("my-llava", llama="vicuna")
+    assert Checkpoints.with_parts(llava, given) == Checkpoints.whole("my-llava", llama="vicuna")
     with pytest.raises(BadInput, match="my-llava is a whole model"):
-        Checkpoints.of(mmgpt, given)
+        Checkpoints.with_parts(mmgpt, given)
     with pytest.raises(BadInput, match="flamingo has no meaning"):
-        Checkpoints.of(llava, {"flamingo": "checkpoint.pt"})
+        Checkpoints.with_parts(llava, {"flamingo": "checkpoint.pt"})
 
 
 def test_checkpoints_come_from_a_hub_by_name(tmp_path):

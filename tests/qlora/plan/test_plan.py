@@ -17,7 +17,7 @@ from qlora.plan.devices import DEVICES, named_device, this_machine
 from qlora.plan.memory import nf4_bits
 from qlora.plan.plan import make_plan
 from qlora.plan.report import duration, render
-from qlora.plan.settings import Settings, Work
+from qlora.plan.settings import Settings, Workload
 from qlora.recipes.reading import read_recipe
 from qlora.training.forecast import counts_of
 
@@ -145,8 +145,8 @@ def test_more_of_anything_takes_more():
 
 def test_time_grows_with_the_data_and_steps_with_it():
     settings = Settings(PUBLISHED, accumulate=10)
-    once = Work(1000, 500, 300.0, 100.0, images=1000)
-    twice = Work(2000, 1000, 300.0, 100.0, images=2000)
+    once = Workload(1000, 500, 300.0, 100.0, images=1000)
+    twice = Workload(2000, 1000, 300.0, 100.0, images=2000)
     first, second = (make_plan(MMGPT_9B, settings, LARGE, work).time for work in (once, twice))
     assert second.total == pytest.approx(2 * first.total)
     assert second.step == pytest.approx(first.step)
@@ -210,7 +210,7 @@ def test_this_machine_is_measured_where_nobody_states_its_speed():
 
 def test_recipes_have_a_plan():
     recipe = read_recipe("mmgpt-9b", [])
-    found = make_plan(MMGPT_9B, Settings.of(recipe), named_device("4090"))
+    found = make_plan(MMGPT_9B, Settings.from_recipe(recipe), named_device("4090"))
     assert found.adapters == 23_461_888
     assert found.time.steps == pytest.approx(1000 / 128)
 

@@ -69,6 +69,11 @@ def test_the_all_linear_recipe_adds_the_feed_forward_and_nothing_else() -> None:
     }
 
 
+def test_a_folder_replaces_the_one_of_a_published_model() -> None:
+    model = read_recipe("llava-1.5-7b", ["model.model=my-llava"]).model
+    assert (model.name, model.model) == ("llava-1.5-7b", "my-llava")
+
+
 def test_settings_on_the_command_line_replace_single_values(recipe: Path) -> None:
     settings = [
         "training.learning_rate=2e-4",
@@ -113,7 +118,8 @@ def test_an_unknown_key_comes_with_the_one_that_was_meant(
         ("checkpoints.keep=1", "checkpoints.keep"),
         ("model.base=int4", "model.base"),
         ("model.name=null", "llama"),
-        ("model.name=mmgpt-13b", "mmgpt-9b"),
+        ("model.name=mmgpt-13b", "mmgpt-9b, mplug-owl-7b, llava-1.5-7b"),
+        ("model.model=my-llava", "name=tiny is a set of parts"),
         ("data.name=null", "sets"),
         ("data.template=chatml", "mmgpt"),
         ("data.sets.3.weight=1", "data.sets"),

@@ -1,18 +1,18 @@
 """Skills that need knowledge: of the thing in a picture, and of words alone.
 
-Contract: as `bench.demo.looking`. An answer about a picture names the thing and goes on with the
-sentence that the language-only data has, so that what was read can be carried over.
+Contract: as `bench.demo.perception`. An answer about a picture names the thing and continues with
+the sentence of the language-only data, so that knowledge learned from text transfers.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from bench.demo.answer_terms import NUMBERS
+from bench.demo.dialogue import CATEGORY_NOUNS, Sampler, Turn, mentioned_kinds, sentence
 from bench.demo.kinds import CATEGORIES, KINDS, Kind, Relation, a, listed, of_category, statement
-from bench.demo.reading import NUMBERS
 from bench.demo.scoring import Expected, content_slots
-from bench.demo.talk import CALLED, Stage, Turn, kinds_said, sentence
-from bench.demo.words import WORDS
+from bench.demo.sign_words import WORDS
 from bench.demo.world import Unfit
 
 _PAIRS = """
@@ -33,61 +33,61 @@ SMALL_TALK = (
 )
 
 
-def fact_turn(stage: Stage, kind: Kind, relation: Relation, it: str, prefix: str = "") -> Turn:
+def fact_turn(sampler: Sampler, kind: Kind, relation: Relation, it: str, prefix: str = "") -> Turn:
     """A question about a fact, where the thing is called `it`."""
     fact = kind.fact(relation.name)
     answer = statement(kind, relation)
     question = relation.question.format(it=it)
-    question = stage.say(
+    question = sampler.say(
         question,
         question,
         f"Tell me: {question[0].lower()}{question[1:]}",
         f"{question} Please explain.",
     )
-    allowed = kinds_said(answer, fact)
+    allowed = mentioned_kinds(answer, fact)
     expected = Expected("part", content_slots(fact), allowed=allowed, subject=kind.name)
     return Turn(question, prefix + answer, sentence(f"{fact}."), expected)
 
 
-def knowledge(stage: Stage) -> list[Turn]:
+def knowledge(sampler: Sampler) -> list[Turn]:
     """A fact about the thing in the picture, whose name the question does not say."""
-    chance = stage.chance
-    kind, *others = stage.kinds(1 + chance.choice((0, 0, 1, 2)))
-    if not kind.facts or not stage.rules.asks_facts(kind):
+    rng = sampler.rng
+    kind, *others = sampler.kinds(1 + rng.choice((0, 0, 1, 2)))
+    if not kind.facts or not sampler.rules.asks_facts(kind):
         raise Unfit("no facts, or held back")
-    category = CALLED.get(kind.category, "thing")
+    category = CATEGORY_NOUNS.get(kind.category, "thing")
     if (category == "thing" and others) or any(o.category == kind.category for o in others):
         raise Unfit("it is not clear what is meant")
     kinds = [kind, *others]
-    scene = stage.scene([(stage.rules.look(chance, one), 1) for one in kinds])
-    relation = chance.choice(kind.relations)
-    it = stage.say(f"the {category} in the picture", f"the {category} you see here")
-    prefix = stage.say("", f"This is {a(kind.name)}. ", f"The {category} is {a(kind.name)}. ")
-    return [replace(fact_turn(stage, kind, relation, it, prefix), scenes=(scene,))]
+    scene = sampler.scene([(sampler.rules.look(rng, one), 1) for one in kinds])
+    relation = rng.choice(kind.relations)
+    it = sampler.say(f"the {category} in the picture", f"the {category} you see here")
+    prefix = sampler.say("", f"This is {a(kind.name)}. ", f"The {category} is {a(kind.name)}. ")
+    return [replace(fact_turn(sampler, kind, relation, it, prefix), scenes=(scene,))]
 
 
-def text(stage: Stage) -> list[Turn]:
+def text(sampler: Sampler) -> list[Turn]:
     """An instruction without a picture."""
     kinds = (_fact, _fact, _fact, _member, _is_a, _odd, _plural, _sum, _opposite, _spell, _repeat)
-    return [stage.chance.choice((*kinds, _sound, _colour, _small_talk))(stage)]
+    return [sampler.rng.choice((*kinds, _sound, _colour, _small_talk))(sampler)]
 
 
-def _known(stage: Stage) -> Kind:
-    return stage.chance.choice([kind for kind in of_category() if kind.facts])
+def _known(sampler: Sampler) -> Kind:
+    return sampler.rng.choice([kind for kind in of_category() if kind.facts])
 
 
-def _fact(stage: Stage) -> Turn:
-    kind = _known(stage)
-    return fact_turn(stage, kind, stage.chance.choice(kind.relations), a(kind.name))
+def _fact(sampler: Sampler) -> Turn:
+    kind = _known(sampler)
+    return fact_turn(sampler, kind, sampler.rng.choice(kind.relations), a(kind.name))
 
 
-def _member(stage: Stage) -> Turn:
+def _member(sampler: Sampler) -> Turn:
     """Name three animals."""
-    category = stage.chance.choice(list(CATEGORIES))
-    number = stage.chance.choice((2, 3))
+    category = sampler.rng.choice(list(CATEGORIES))
+    number = sampler.rng.choice((2, 3))
     members = of_category(category)
-    named = [a(kind.name) for kind in stage.chance.sample(members, number)]
-    question = stage.say(
+    named = [a(kind.name) for kind in sampler.rng.sample(members, number)]
+    question = sampler.say(
         f"Name {NUMBERS[number]} {CATEGORIES[category]}.",
         f"Give me {NUMBERS[number]} examples of {CATEGORIES[category]}.",
     )
@@ -110,33 +110,33 @@ def _class(category: str) -> str:
     return names.get(category, f"a {category}")
 
 
-def _is_a(stage: Stage) -> Turn:
+def _is_a(sampler: Sampler) -> Turn:
     """Is a cow an animal?"""
-    kind, right = _known(stage), stage.chance.random() < 0.5
+    kind, right = _known(sampler), sampler.rng.random() < 0.5
     own = _class(kind.category)
     others = [c for c in CATEGORIES if c not in (kind.category, "object")]
-    asked = own if right else _class(stage.chance.choice(others))
+    asked = own if right else _class(sampler.rng.choice(others))
     question = f"Is {a(kind.name)} {asked}?"
     answer = f"Yes, {a(kind.name)} is {own}." if right else f"No, {a(kind.name)} is {own}."
     return Turn(question, answer, "Yes." if right else "No.", Expected("yes", number=int(right)))
 
 
-def _odd(stage: Stage) -> Turn:
+def _odd(sampler: Sampler) -> Turn:
     """Which of these is an animal: a pizza, a cow or a car?"""
-    chance = stage.chance
-    category, *others = chance.sample([c for c in CATEGORIES if c != "object"], 3)
-    kinds = [chance.choice(of_category(c)) for c in (category, *others)]
+    rng = sampler.rng
+    category, *others = rng.sample([c for c in CATEGORIES if c != "object"], 3)
+    kinds = [rng.choice(of_category(c)) for c in (category, *others)]
     names = [a(kind.name) for kind in kinds]
-    chance.shuffle(names)
+    rng.shuffle(names)
     question = f"Which of these is {_class(category)}: {names[0]}, {names[1]} or {names[2]}?"
     answer = f"Of these, {a(kinds[0].name)} is {_class(category)}."
     expected = Expected("all", ((kinds[0].name,),), "kinds")
     return Turn(question, answer, sentence(f"{a(kinds[0].name)}."), expected)
 
 
-def _plural(stage: Stage) -> Turn:
-    kind = stage.chance.choice([*KINDS.values()])
-    question = stage.say(
+def _plural(sampler: Sampler) -> Turn:
+    kind = sampler.rng.choice([*KINDS.values()])
+    question = sampler.say(
         f"What is the plural of {kind.name}?", f"Give me the plural of the word {kind.name}."
     )
     answer = f"The plural of {kind.name} is {kind.plural}."
@@ -144,63 +144,63 @@ def _plural(stage: Stage) -> Turn:
     return Turn(question, answer, sentence(f"{kind.plural}."), expected)
 
 
-def _sum(stage: Stage) -> Turn:
-    first = stage.chance.randint(0, 8)
-    second = stage.chance.randint(0, 10 - first)
+def _sum(sampler: Sampler) -> Turn:
+    first = sampler.rng.randint(0, 8)
+    second = sampler.rng.randint(0, 10 - first)
     one, other, total = NUMBERS[first], NUMBERS[second], NUMBERS[first + second]
-    question = stage.say(f"What is {one} plus {other}?", f"Add {one} and {other}.")
+    question = sampler.say(f"What is {one} plus {other}?", f"Add {one} and {other}.")
     expected = Expected("final", ((total, str(first + second)),))
     return Turn(
         question, f"{sentence(one)} plus {other} is {total}.", sentence(f"{total}."), expected
     )
 
 
-def _opposite(stage: Stage) -> Turn:
-    first, second = stage.chance.choice(list(OPPOSITES.items()))
-    if stage.chance.random() < 0.5:
+def _opposite(sampler: Sampler) -> Turn:
+    first, second = sampler.rng.choice(list(OPPOSITES.items()))
+    if sampler.rng.random() < 0.5:
         first, second = second, first
-    question = stage.say(f"What is the opposite of {first}?", f"Tell me the opposite of {first}.")
+    question = sampler.say(f"What is the opposite of {first}?", f"Tell me the opposite of {first}.")
     answer = f"The opposite of {first} is {second}."
     return Turn(question, answer, sentence(f"{second}."), Expected("final", ((second,),)))
 
 
-def _spell(stage: Stage) -> Turn:
-    word = stage.chance.choice(WORDS)
+def _spell(sampler: Sampler) -> Turn:
+    word = sampler.rng.choice(WORDS)
     spelt = "-".join(word.upper())
-    question = stage.say(f"Spell the word {word}.", f"How do you spell {word}?")
+    question = sampler.say(f"Spell the word {word}.", f"How do you spell {word}?")
     forms = (spelt, " ".join(word), ", ".join(word))
     expected = Expected("all", (forms,))
     return Turn(question, f"The word {word} is spelt {spelt}.", spelt, expected)
 
 
-def _repeat(stage: Stage) -> Turn:
-    word, number = stage.chance.choice(WORDS), stage.chance.choice((2, 3))
+def _repeat(sampler: Sampler) -> Turn:
+    word, number = sampler.rng.choice(WORDS), sampler.rng.choice((2, 3))
     times = {2: "twice", 3: "three times"}[number]
     answer = " ".join([word] * number)
-    question = stage.say(f"Say {word} {times}.", f"Repeat the word {word} {times}.")
+    question = sampler.say(f"Say {word} {times}.", f"Repeat the word {word} {times}.")
     return Turn(
         question, sentence(answer), sentence(answer), Expected("times", ((word,),), number=number)
     )
 
 
-def _sound(stage: Stage) -> Turn:
+def _sound(sampler: Sampler) -> Turn:
     """Which animal says moo? For sounds of one animal only."""
     sounds: dict[str, list[str]] = {}
     for kind in of_category("animal"):
         sounds.setdefault(kind.fact("sound"), []).append(kind.name)
-    sound = stage.chance.choice([s for s, kinds in sounds.items() if s and len(kinds) == 1])
+    sound = sampler.rng.choice([s for s, kinds in sounds.items() if s and len(kinds) == 1])
     name = sounds[sound][0]
     answer = f"{sentence(a(name))} says {sound}."
-    expected = Expected("all", ((name,),), "kinds", kinds_said(answer))
+    expected = Expected("all", ((name,),), "kinds", mentioned_kinds(answer))
     return Turn(f"Which animal says {sound}?", answer, sentence(f"{a(name)}."), expected)
 
 
-def _colour(stage: Stage) -> Turn:
+def _colour(sampler: Sampler) -> Turn:
     """Which colour a kind usually has."""
     kinds = [kind for kind in of_category() if len(kind.looks) == 1 and kind.looks[0].colour]
-    kind = stage.chance.choice(kinds)
+    kind = sampler.rng.choice(kinds)
     colour = kind.looks[0].colour
-    question = stage.say(
+    question = sampler.say(
         f"What colour is {a(kind.name)} usually?", f"What is the usual colour of {a(kind.name)}?"
     )
     answer = f"{sentence(a(kind.name))} is usually {colour}."
@@ -208,6 +208,6 @@ def _colour(stage: Stage) -> Turn:
     return Turn(question, answer, sentence(f"{colour}."), expected)
 
 
-def _small_talk(stage: Stage) -> Turn:
-    question, answer, key = stage.chance.choice(SMALL_TALK)
+def _small_talk(sampler: Sampler) -> Turn:
+    question, answer, key = sampler.rng.choice(SMALL_TALK)
     return Turn(question, answer, answer, Expected("all", ((key,),)))

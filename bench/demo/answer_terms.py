@@ -1,7 +1,7 @@
-"""What a free answer says: kinds, colours, numbers, directions, yes or no.
+"""Terms of a free answer: kinds, colours, numbers, directions, yes or no.
 
-Contract: text in, terms out, in the order in which they are said. It knows the world's vocabulary
-and its usual synonyms, nothing of any picture.
+Contract: from text to terms, in order. It knows the vocabulary of the scenes with usual synonyms,
+and no picture.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _VOCABULARIES = {"colours": COLOURS, "directions": DIRECTIONS, "regions": REGION
 
 
 @dataclass(frozen=True)
-class Named:
+class Mention:
     """A kind that is named: its number if one stands before it, and the words up to the name."""
 
     kind: str
@@ -53,23 +53,23 @@ class Named:
     between: tuple[str, ...]
 
 
-def plain(text: str) -> str:
+def normalized(text: str) -> str:
     """Lower case, without punctuation; "n't" is "not"."""
     text = text.lower().replace("\u2019", "'").replace("can't", "cannot").replace("n't", " not")
     return re.sub(r"\s+", " ", re.sub(r"(?<!\w)[-']|[-'](?!\w)|[^\w\s'-]", " ", text)).strip()
 
 
-def said(text: str, vocabulary: str) -> list[str]:
+def terms_in(text: str, vocabulary: str) -> list[str]:
     """Terms of a vocabulary (kinds, colours, directions, regions, orders), each as it comes."""
     if vocabulary == "kinds":
-        return [named.kind for named in named_kinds(text)]
+        return [named.kind for named in kind_mentions(text)]
     terms = _VOCABULARIES[vocabulary]
     # Without names, as a top hat is not at the top.
-    words = _KIND.sub(" ", plain(text))
+    words = _KIND.sub(" ", normalized(text))
     return [terms[word] for word in words.split() if word in terms]
 
 
-def mentions(text: str) -> list[tuple[int, int, str, str]]:
+def mention_spans(text: str) -> list[tuple[int, int, str, str]]:
     """Where kinds are named: first character, the one after the last, kind, and colour or ""."""
     lower, found = text.lower(), []
     for match in _KIND.finditer(lower):
@@ -80,21 +80,21 @@ def mentions(text: str) -> list[tuple[int, int, str, str]]:
     return found
 
 
-def negative(text: str) -> bool:
-    """Whether it says no: by its first word, or anywhere if that is neither yes nor no."""
-    words = plain(text)
+def is_negative(text: str) -> bool:
+    """Whether an answer is negative: by its first word, or by any if that is no yes or no."""
+    words = normalized(text)
     if words.startswith("yes"):
         return False
     return bool(_NO.search(words))
 
 
-def named_kinds(text: str) -> list[Named]:
+def kind_mentions(text: str) -> list[Mention]:
     """Kinds in the order in which they are named, with their numbers."""
-    words, found, end = plain(text), [], 0
+    words, found, end = normalized(text), [], 0
     for match in _KIND.finditer(words):
         before = words[end : match.start()].split()[-4:]
         end = match.end()
-        found.append(Named(NAMES[match[1]], *_number(before, negative(text))))
+        found.append(Mention(NAMES[match[1]], *_number(before, is_negative(text))))
     return found
 
 
@@ -115,15 +115,15 @@ def _number(before: list[str], denied: bool) -> tuple[int | None, tuple[str, ...
     return None, tuple(before)
 
 
-def loose_numbers(text: str) -> list[int]:
+def numbers_in(text: str) -> list[int]:
     """Numbers that stand anywhere, but for articles."""
     return [
         _AS_NUMBER[word]
-        for word in plain(text).split()
+        for word in normalized(text).split()
         if word in _AS_NUMBER and word not in ("a", "an", "no")
     ]
 
 
-def says(text: str, phrase: str) -> bool:
+def contains_phrase(text: str, phrase: str) -> bool:
     """Whether a phrase is in a text, as whole words."""
-    return f" {plain(phrase)} " in f" {plain(text)} "
+    return f" {normalized(phrase)} " in f" {normalized(text)} "

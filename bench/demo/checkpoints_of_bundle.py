@@ -1,7 +1,7 @@
-"""Files of the demo's training stages, read back from its bundle, so that training goes on from it.
+"""A demo bundle back to the checkpoints of its training stages, to continue training from it.
 
-Contract: `python -m bench.demo.read_back BUNDLE FOLDER` leaves in FOLDER what the stages and
-the instruction tuning would have left there, as float32: `llama/`, `clip.json`,
+Contract: `python -m bench.demo.checkpoints_of_bundle BUNDLE FOLDER` writes what the stages and the
+instruction tuning write to FOLDER, as float32: `llama/`, `clip.json`,
 `clip.safetensors`, `resampler.safetensors`, `flamingo.safetensors`. LoRA is merged into them,
 int8 stays rounded, and what a bundle does not hold is missing: CLIP's text side and the teachers.
 """

@@ -1,7 +1,7 @@
 """Questions and answers about scenes: their form, and the words they are made with.
 
-Contract: a `Dialogue` is exact: each answer follows from the scenes shown so far, or from the
-facts. `Stage` draws by lot what the rules of a split permit, and nothing else does.
+Contract: each answer of a `Dialogue` follows from the scenes shown so far, or from the facts.
+`Sampler` makes all random choices, within the rules of a split.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from bench.demo.answer_terms import NUMBERS, terms_in
 from bench.demo.kinds import KINDS, Kind, Look, a, listed
-from bench.demo.reading import NUMBERS, said
 from bench.demo.scoring import Expected
 from bench.demo.splits import Rules
 from bench.demo.world import WORD, Scene, Thing, compose
 
-WHERE = {
+REGION_PHRASES = {
     "left": "on the left",
     "right": "on the right",
     "top": "at the top",
     "bottom": "at the bottom",
     "middle": "in the middle",
 }
-SEEN_FROM = {
+RELATION_PHRASES = {
     "left": "to the left of",
     "right": "to the right of",
     "above": "above",
     "below": "below",
 }
-# What a thing of a category may be called without naming it.
-CALLED = {
+# Nouns for a thing of a category that do not name its kind.
+CATEGORY_NOUNS = {
     "animal": "animal",
     "plant": "plant",
     "food": "food",
@@ -73,19 +73,19 @@ class Dialogue:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Lots, drawn within the rules of a split."""
+class Sampler:
+    """Random choices within the rules of a split."""
 
-    chance: random.Random
+    rng: random.Random
     rules: Rules
 
     def kinds(
-        self, number: int, categories: Collection[str] = (), but: Collection[str] = ()
+        self, number: int, categories: Collection[str] = (), excluding: Collection[str] = ()
     ) -> list[Kind]:
         """Different kinds, of some categories; a few times in a hundred a shape among them."""
         found: dict[str, Kind] = {}
         while len(found) < number:
-            shape = not categories and self.chance.random() < 0.18
+            shape = not categories and self.rng.random() < 0.18
             pool = [
                 name
                 for name, kind in KINDS.items()
@@ -94,62 +94,62 @@ class Stage:
                     if categories
                     else (kind.category == "shape") is shape
                 )
-                and name not in but
+                and name not in excluding
                 and name not in found
             ]
-            name = self.chance.choice(pool)
+            name = self.rng.choice(pool)
             found[name] = KINDS[name]
         return list(found.values())
 
     def looks(
-        self, number: int, categories: Collection[str] = (), but: Collection[str] = ()
+        self, number: int, categories: Collection[str] = (), excluding: Collection[str] = ()
     ) -> list[Look]:
         """Looks of different kinds."""
-        kinds = self.kinds(number, categories, but)
-        return [self.rules.look(self.chance, kind) for kind in kinds]
+        kinds = self.kinds(number, categories, excluding)
+        return [self.rules.look(self.rng, kind) for kind in kinds]
 
     def scene(self, groups: Sequence[tuple[Look, int]], words: int = 0) -> Scene:
         """A scene of these; with words if so many are wanted. Raises `Unfit`."""
         if self.rules.novelty == "font":
             words = max(words, 1)
-        written = [self.rules.word(self.chance) for _ in range(words)]
-        grounds = self.rules.any_grounds(self.chance, [look for look, _ in groups])
-        return compose(self.chance, groups, grounds, written)
+        written = [self.rules.word(self.rng) for _ in range(words)]
+        backgrounds = self.rules.sample_backgrounds(self.rng, [look for look, _ in groups])
+        return compose(self.rng, groups, backgrounds, written)
 
     def near(self, kinds: Sequence[str]) -> Kind:
         """A kind that is not among these, but often of the same category as one of them."""
         named = [KINDS[kind].category for kind in kinds]
-        same = (self.chance.choice(named),) if named and self.chance.random() < 0.5 else ()
-        return self.kinds(1, same, but=kinds)[0]
+        same = (self.rng.choice(named),) if named and self.rng.random() < 0.5 else ()
+        return self.kinds(1, same, excluding=kinds)[0]
 
     def say(self, *phrasings: str) -> str:
         """One of several phrasings."""
-        return self.chance.choice(phrasings)
+        return self.rng.choice(phrasings)
 
 
-def in_a_row(turns: Sequence[Turn]) -> list[Turn]:
+def sharing_image(turns: Sequence[Turn]) -> list[Turn]:
     """Turns about the same picture, which only the first shows."""
     return [*turns[:1], *(replace(turn, scenes=()) for turn in turns[1:])]
 
 
-def called(look: Look) -> str:
-    """The name, with its colour where the kind comes in several."""
+def name_of(look: Look) -> str:
+    """The kind's name, after the colour where the kind has several looks."""
     kind = KINDS[look.kind]
     return f"{look.colour} {kind.name}" if len(kind.looks) > 1 else kind.name
 
 
-def some(look: Look, number: int, one: str = "") -> str:
+def quantity(look: Look, number: int, one: str = "") -> str:
     """ "two red circles", "a dog", "no dogs"; `one` instead of the article."""
     kind = KINDS[look.kind]
     if number == 1:
-        return f"{one} {called(look)}" if one else a(called(look))
+        return f"{one} {name_of(look)}" if one else a(name_of(look))
     prefix = f"{look.colour} " if len(kind.looks) > 1 else ""
     return f"{NUMBERS[number] if number else 'no'} {prefix}{kind.plural}"
 
 
-def place(region: str) -> str:
+def region_phrase(region: str) -> str:
     """ "on the left", "in the top left corner"."""
-    return WHERE.get(region, f"in the {region} corner")
+    return REGION_PHRASES.get(region, f"in the {region} corner")
 
 
 def is_are(number: int) -> str:
@@ -170,16 +170,16 @@ def groups_of(scene: Scene) -> list[tuple[Look, int]]:
 
 def contents(scene: Scene) -> str:
     """ "two dogs, a red circle and the word "OPEN" "."""
-    named = [some(look, number) for look, number in groups_of(scene)]
+    named = [quantity(look, number) for look, number in groups_of(scene)]
     named += [f'the word "{word.text}"' for word in scene.words]
     return listed(named)
 
 
-def single(scene: Scene) -> list[Thing]:
+def unique_things(scene: Scene) -> list[Thing]:
     """Things that are the only one of their kind; without words."""
     return [t for t in scene.things if t.kind != WORD and scene.count(t.kind) == 1]
 
 
-def kinds_said(*texts: str) -> tuple[str, ...]:
+def mentioned_kinds(*texts: str) -> tuple[str, ...]:
     """Kinds that are named in some texts, for `Expected.allowed`."""
-    return tuple(dict.fromkeys(kind for text in texts for kind in said(text, "kinds")))
+    return tuple(dict.fromkeys(kind for text in texts for kind in terms_in(text, "kinds")))

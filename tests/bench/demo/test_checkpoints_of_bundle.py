@@ -6,7 +6,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 import lite
-from bench.demo import read_back
+from bench.demo import checkpoints_of_bundle
 from export.bundle import write_bundle
 from export.precision import precision
 from lite import demo
@@ -19,7 +19,7 @@ PICTURE = Path(__file__).parents[3] / "examples" / "breakfast.png"
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stages")
-    read_back.command.main([str(demo.folder()), str(folder)], standalone_mode=False)
+    checkpoints_of_bundle.command.main([str(demo.folder()), str(folder)], standalone_mode=False)
     return folder
 
 

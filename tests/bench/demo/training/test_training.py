@@ -1,4 +1,4 @@
-"""The demo's own training stages: what they teach is true, and a cut run ends as an uncut one."""
+"""The demo's training stages: labels are true, and a resumed run equals an uninterrupted one."""
 
 import re
 from pathlib import Path
@@ -9,18 +9,24 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from bench.demo.answer_terms import mention_spans
 from bench.demo.draw import placed
 from bench.demo.fonts import FONTS, installed
 from bench.demo.kinds import Look
-from bench.demo.reading import mentions
 from bench.demo.training import alignment, language, loop, resampler, tower
-from bench.demo.training.cells import COLOURS, LETTERS, NONE, SHOWN, cells, places
-from bench.demo.training.gaze import gaze
+from bench.demo.training.attention_targets import attended_cells
+from bench.demo.training.cells import (
+    CELL_CLASSES,
+    COLOURS,
+    LETTERS,
+    NONE,
+    cell_labels,
+    position_codes,
+)
+from bench.demo.training.dialogues import image_dialogues
 from bench.demo.training.muon import Muon
 from bench.demo.training.scenes import scene
-from bench.demo.training.telling import telling
 from bench.demo.world import WORD, Scene, Thing
-from lite.text.template import MMGPT
 from qlora.data.encode import IGNORE
 from qlora.families.flamingo import read_flamingo
 from qlora.model import VisionLanguageModel
@@ -38,12 +44,12 @@ SCENE = Scene((CIRCLE, OPEN), "white")
 
 
 @needs_fonts
-def test_cells_tell_what_is_drawn_where() -> None:
-    truth = cells(SCENE, side=112, grid=14)
+def test_labels_of_cells_are_what_is_drawn_there() -> None:
+    truth = cell_labels(SCENE, side=112, grid=14)
     shown = truth.shown.reshape(14, 14)
-    assert SHOWN[shown[3, 3]] == "circle"
+    assert CELL_CLASSES[shown[3, 3]] == "circle"
     assert COLOURS[truth.colour.reshape(14, 14)[3, 3]] == "red"
-    assert SHOWN[shown[3, 10]] == "a white background"
+    assert CELL_CLASSES[shown[3, 10]] == "a white background"
     assert truth.box.reshape(14, 14, 4)[3, 3] == pytest.approx((-0.25, -0.25, 0.25, 0.25), abs=0.02)
     drawn, (_left, top) = placed(OPEN, 112)
     row = truth.letter.reshape(14, 14)[int((top + drawn.height / 2) / 8)]
@@ -51,16 +57,16 @@ def test_cells_tell_what_is_drawn_where() -> None:
 
 
 @needs_fonts
-def test_cells_tell_how_many_are_alike_where_their_middles_are_and_how_words_are_spelled() -> None:
+def test_labels_of_counts_centres_and_spelling() -> None:
     other = Thing(Look("circle", colour="blue"), (0.6, 0.1, 0.9, 0.4))
-    truth = cells(Scene((*SCENE.things, other), "white"), side=112, grid=8)
+    truth = cell_labels(Scene((*SCENE.things, other), "white"), side=112, grid=8)
     middles = [tuple(map(int, divmod(i, 8))) for i in np.flatnonzero(truth.centre)]
     assert {(2, 2), (2, 6)} < {*middles}
     assert len(middles) == 3
-    circles = truth.shown == SHOWN.index("circle")
+    circles = truth.shown == CELL_CLASSES.index("circle")
     assert set(truth.alike[circles]) == {2}
     assert set(truth.twins[circles]) == {1}
-    words = truth.shown == SHOWN.index(WORD)
+    words = truth.shown == CELL_CLASSES.index(WORD)
     assert set(truth.alike[words]) == {1}
     spelled = truth.spelled[words]
     assert {"".join((*LETTERS, "-")[i] for i in row) for row in spelled} == {"Open----"}
@@ -68,20 +74,20 @@ def test_cells_tell_how_many_are_alike_where_their_middles_are_and_how_words_are
 
 
 @needs_fonts
-def test_a_cell_is_told_how_many_of_its_look_are_in_each_band() -> None:
+def test_counts_by_band_are_of_a_cells_look() -> None:
     boxes = [(0.05, 0.05, 0.3, 0.3), (0.7, 0.1, 0.95, 0.35), (0.4, 0.7, 0.65, 0.95)]
     red = [Thing(Look("circle", colour="red"), box) for box in boxes]
     blue = Thing(Look("circle", colour="blue"), (0.35, 0.35, 0.6, 0.6))
-    truth = cells(Scene((*red, blue), "white"), side=112, grid=8)
-    told = resampler.in_bands(tower.stacked([truth]))[0]
+    truth = cell_labels(Scene((*red, blue), "white"), side=112, grid=8)
+    counts = resampler.in_bands(tower.stacked([truth]))[0]
     colour = torch.from_numpy(truth.colour)
-    assert told[colour == COLOURS.index("red")].unique(dim=0).tolist() == [[2, 0, 1, 1, 1, 1]]
-    assert told[colour == COLOURS.index("blue")].unique(dim=0).tolist() == [[0, 1, 0, 0, 1, 0]]
-    assert (told[colour == NONE] == NONE).all()
+    assert counts[colour == COLOURS.index("red")].unique(dim=0).tolist() == [[2, 0, 1, 1, 1, 1]]
+    assert counts[colour == COLOURS.index("blue")].unique(dim=0).tolist() == [[0, 1, 0, 0, 1, 0]]
+    assert (counts[colour == NONE] == NONE).all()
 
 
-def test_places_are_alike_where_they_are_close() -> None:
-    found = places(8)
+def test_position_codes_are_alike_where_cells_are_close() -> None:
+    found = position_codes(8)
     likeness = (found @ found.T).reshape(8, 8, 8, 8)
     for row, column in ((0, 0), (3, 4), (7, 7)):
         of = likeness[row, column]
@@ -94,37 +100,37 @@ def test_places_are_alike_where_they_are_close() -> None:
 def test_every_thing_of_many_scenes_has_cells_of_its_own(grid: int) -> None:
     for number in range(60):
         found = scene(number)
-        truth = cells(found, 112, grid)
-        there = {SHOWN[i] for i in truth.shown[truth.things]}
+        truth = cell_labels(found, 112, grid)
+        there = {CELL_CLASSES[i] for i in truth.shown[truth.things]}
         assert there == {thing.kind for thing in found.things}
         assert not set(truth.letter[~truth.things]) - {NONE}
 
 
-def test_what_is_told_of_a_picture_is_of_the_training_split_and_repeats() -> None:
-    assert telling(5) == telling(5) != telling(6)
-    told = [telling(number) for number in range(80)]
-    pictures = [sum(len(turn.scenes) for turn in dialogues[0]) for dialogues in told]
+def test_dialogues_about_a_picture_are_of_the_training_split_and_repeat() -> None:
+    assert image_dialogues(5) == image_dialogues(5) != image_dialogues(6)
+    examples = [image_dialogues(number) for number in range(80)]
+    pictures = [sum(len(turn.scenes) for turn in dialogues[0]) for dialogues in examples]
     assert {*pictures} == {1, 2}
-    for dialogues, shown in zip(told, pictures, strict=True):
+    for dialogues, shown in zip(examples, pictures, strict=True):
         assert shown == 1 or len(dialogues) == 1
         assert len({dialogue[0].scenes for dialogue in dialogues}) == 1
 
 
 @pytest.fixture
-def tellings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> alignment.Tellings:
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> alignment.DialogueRows:
     """With a tokenizer whose pieces are short."""
     monkeypatch.setattr(alignment, "LONGEST", 5 * alignment.LONGEST)
     path = tmp_path / "tokenizer.model"
-    turns = [turn for i in range(50) for dialogue in telling(i) for turn in dialogue]
+    turns = [turn for i in range(50) for dialogue in image_dialogues(i) for turn in dialogue]
     path.write_bytes(train_bpe([f"{t.question}\n{t.answer}" for t in turns], 400))
-    return alignment.Tellings(path)
+    return alignment.DialogueRows(path)
 
 
 @needs_fonts
-def test_what_is_told_is_learnt_and_what_is_asked_is_not(tellings: alignment.Tellings) -> None:
-    number = next(i for i in range(80) if len(telling(i)) > 3)
-    row, dialogues = tellings[number], telling(number)
-    tokenizer = tellings.chat_tokenizer
+def test_answers_are_targets_and_questions_are_not(dataset: alignment.DialogueRows) -> None:
+    number = next(i for i in range(80) if len(image_dialogues(i)) > 3)
+    row, dialogues = dataset[number], image_dialogues(number)
+    tokenizer = dataset.chat_tokenizer
     learnt = [int(one) for one in row.targets if one != IGNORE]
     turns = [turn for dialogue in dialogues for turn in dialogue]
     assert learnt.count(tokenizer.eos) == len(turns)
@@ -132,43 +138,43 @@ def test_what_is_told_is_learnt_and_what_is_asked_is_not(tellings: alignment.Tel
     starts = np.flatnonzero(row.positions == 0)
     assert len(starts) == len(dialogues)
     read = tokenizer.decode(row.ids[: starts[1]])
-    assert read.count(MMGPT.instruction) == len(dialogues[0])
+    assert read.count("### Instruction:") == len(dialogues[0])
     assert read.endswith(dialogues[0][-1].answer)
 
 
 @needs_fonts
-def test_the_token_before_a_name_looks_at_what_it_names(tellings: alignment.Tellings) -> None:
+def test_the_token_before_a_name_attends_to_what_it_names(dataset: alignment.DialogueRows) -> None:
     """In the picture that it sees: in a pair the first, and from then on the second."""
-    looked = 0
-    for number in (i for i in range(100) if len(telling(i)) == 1):
-        row, (dialogue,) = tellings[number], telling(number)
-        for turn, at in zip(dialogue, alignment.answers(row.targets), strict=True):
+    compared = 0
+    for number in (i for i in range(100) if len(image_dialogues(i)) == 1):
+        row, (dialogue,) = dataset[number], image_dialogues(number)
+        for turn, at in zip(dialogue, alignment.answer_slices(row.targets), strict=True):
             text = ""
             for where in range(at.start, at.stop):
-                text += tellings.chat_tokenizer.token_bytes(int(row.targets[where])).decode()
+                text += dataset.chat_tokenizer.token_bytes(int(row.targets[where])).decode()
                 truth = row.truths[row.index[where] - 1]
-                named = [kind for _, end, kind, _ in mentions(text) if end == len(text)]
-                there = {SHOWN[i] for i in truth.shown[truth.things]}
+                named = [kind for _, end, kind, _ in mention_spans(text) if end == len(text)]
+                there = {CELL_CLASSES[i] for i in truth.shown[truth.things]}
                 if len(text) < len(turn.answer) and named and {*named} <= there:
-                    seen = {SHOWN[i] for i in truth.shown[row.gaze[where]]}
+                    seen = {CELL_CLASSES[i] for i in truth.shown[row.attended_cells[where]]}
                     assert {*named} == seen
-                    looked += 1
-    assert looked > 20
+                    compared += 1
+    assert compared > 20
 
 
-def about(asked: str, told: str, scene: Scene) -> dict[str, set[str]]:
+def about(question: str, answer: str, scene: Scene) -> dict[str, set[str]]:
     """The words of an answer, and what the cells show that each is about."""
-    truth = cells(scene, side=112, grid=8)
-    spans = [match.span() for match in re.finditer(r"\S+", told)]
-    rows = gaze(asked, told, spans, truth)
+    truth = cell_labels(scene, side=112, grid=8)
+    spans = [match.span() for match in re.finditer(r"\S+", answer)]
+    rows = attended_cells(question, answer, spans, truth)
     return {
-        told[slice(*span)]: {SHOWN[i] for i in truth.shown[row]}
+        answer[slice(*span)]: {CELL_CLASSES[i] for i in truth.shown[row]}
         for span, row in zip(spans, rows, strict=True)
     }
 
 
 @needs_fonts
-def test_an_answer_looks_at_what_was_asked_for() -> None:
+def test_an_answer_attends_to_what_was_asked_for() -> None:
     found = about("How many circles are there?", "There is one circle.", SCENE)
     assert set(map(tuple, found.values())) == {("circle",)}
     found = about("What does the sign say?", 'It says "Open".', SCENE)
@@ -178,19 +184,19 @@ def test_an_answer_looks_at_what_was_asked_for() -> None:
 
 
 @needs_fonts
-def test_where_it_is_not_an_answer_looks_at_the_background() -> None:
-    ground = "a white background"
+def test_an_answer_about_what_is_absent_attends_to_the_background() -> None:
+    background = "a white background"
     found = about("Is there a blue circle?", "No, there is no blue circle. I see a circle.", SCENE)
-    assert found["No,"] == found["blue"] == {ground}
+    assert found["No,"] == found["blue"] == {background}
     found = about("What colour is the dog?", "There is no dog. I see a circle here.", SCENE)
-    assert found["There"] == found["dog."] == {ground}
+    assert found["There"] == found["dog."] == {background}
     assert found["circle"] == {"circle"}
 
 
 @needs_fonts
-def test_a_caption_looks_at_what_it_names_and_nowhere_between() -> None:
-    told = 'There is a red circle and the word "Open" on white. The circle is top left.'
-    found = about("", told, SCENE)
+def test_a_caption_attends_to_what_it_names_and_nothing_between() -> None:
+    examples = 'There is a red circle and the word "Open" on white. The circle is top left.'
+    found = about("", examples, SCENE)
     assert found["There"] == found["and"] == found["white."] == set()
     assert found["the"] == {WORD}
     assert found["red"] == found["circle"] == {"circle"}
@@ -198,35 +204,35 @@ def test_a_caption_looks_at_what_it_names_and_nowhere_between() -> None:
     assert found["top"] == {"circle"}
 
 
-def test_attention_is_measured_on_the_cells_of_the_gaze() -> None:
+def test_attention_is_measured_on_the_attended_cells() -> None:
     torch.manual_seed(0)
     attention = MaskedCrossAttention(32, 16, dim_head=8, heads=4)
-    glance = alignment.Glance(attention)
+    probe = alignment.AttentionProbe(attention)
     x, visual = torch.randn(2, 5, 32), torch.randn(2, 1, alignment.LATENTS, 16)
     index = torch.ones(2, 5, dtype=torch.long)
     attention(x, visual, index)
     everywhere = torch.zeros(2, 5, alignment.LATENTS, dtype=torch.bool)
     everywhere[0, 1] = everywhere[1, 3] = True
-    torch.testing.assert_close(glance.at(everywhere, index), torch.ones(2, 2))
+    torch.testing.assert_close(probe.at(everywhere, index), torch.ones(2, 2))
     half = everywhere.clone()
     half[..., ::2] = False
     rest = everywhere & ~half
-    torch.testing.assert_close(glance.at(half, index) + glance.at(rest, index), torch.ones(2, 2))
+    torch.testing.assert_close(probe.at(half, index) + probe.at(rest, index), torch.ones(2, 2))
 
 
 def test_attention_is_measured_in_the_picture_that_a_token_sees() -> None:
     torch.manual_seed(0)
     attention = MaskedCrossAttention(32, 16, dim_head=8, heads=4)
-    glance = alignment.Glance(attention)
+    probe = alignment.AttentionProbe(attention)
     x, visual = torch.randn(1, 5, 32), torch.randn(1, 2, alignment.LATENTS, 16)
     index = torch.tensor([[1, 1, 1, 2, 2]])
     cells = torch.zeros(1, 5, alignment.LATENTS, dtype=torch.bool)
     cells[0, 2, :9] = cells[0, 3, :9] = True
     attention(x, visual, index)
-    both = glance.at(cells, index)
+    both = probe.at(cells, index)
     for row, at in ((0, 2), (1, 3)):
         attention(x, visual[:, [row]], torch.ones(1, 5, dtype=torch.long))
-        one = glance.at(cells, torch.ones_like(index))
+        one = probe.at(cells, torch.ones_like(index))
         torch.testing.assert_close(both[row], one[at - 2])
 
 
@@ -321,7 +327,7 @@ def test_the_stages_fit_together(tmp_path: Path) -> None:
     words = load_file(tmp_path / "llama" / "model.safetensors")["model.embed_tokens.weight"]
     own = model.get_parameter(alignment.EMBEDDING)
     assert torch.equal(own[: len(words)], words), "the frozen LLaMA's words have moved"
-    row = alignment.Tellings(tmp_path / "llama" / "tokenizer.model")[0]
+    row = alignment.DialogueRows(tmp_path / "llama" / "tokenizer.model")[0]
     ids = torch.from_numpy(row.ids[: int(np.argmax(row.positions[1:] == 0)) + 1])
     logits = model(ids, tower.pixels_of(row.pictures))
     assert logits.shape == (len(ids), language.VOCABULARY)
@@ -331,7 +337,7 @@ def test_the_stages_fit_together(tmp_path: Path) -> None:
 @needs_fonts
 def test_the_stem_for_inference_equals_the_trained_one() -> None:
     torch.manual_seed(0)
-    model = tower.Teaching()
+    model = tower.SupervisedClip()
     pixels = tower.pixels_of([np.asarray(tower.draw(SCENE, tower.SIDE))] * 4)
     model.train()
     model.clip.visual.conv1(pixels + torch.randn(pixels.shape))  # moves the batch norms

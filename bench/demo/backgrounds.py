@@ -1,8 +1,8 @@
-"""What stands behind the things: plain, gradient and cluttered backgrounds.
+"""Backgrounds of scenes: plain, gradients and patterns.
 
-Contract: a background is a name, paints and how they are laid; drawing it is a function of those,
-the side and a seed. A thing whose colour word is in `hides` would be hard to see on it. Beside the
-tables there are endless made-up ones, each a function of its number.
+Contract: a background is a name, colours and a pattern; drawing it is a function of those, the side
+and a seed. A thing whose colour word is in `hides` would be hard to see on it. Besides the tables
+there are generated ones, each a function of its number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.demo.kinds import PAINTS
 
 Paint = tuple[int, int, int]
 STYLES = "plain", "gradient", "cluttered"
-# What the name of a made-up background begins with; its number follows.
+# Prefix of the name of a generated background; its number follows.
 MADE_UP = "made up "
 FADING = "a background that fades"
 # A thing that is no further in RGB from what is behind it would be hard to see.
@@ -29,7 +29,7 @@ HIDDEN = 100
 
 
 @dataclass(frozen=True)
-class Ground:
+class Background:
     """A background.
 
     Attributes:
@@ -37,7 +37,7 @@ class Ground:
         style: of `STYLES`.
         paints: one paint, two ends of a gradient, or a pattern's base and its marks.
         hides: colour words of things that would be hard to see on it.
-        said: how a caption names it, after "on".
+        phrase: for captions, after "on".
         pattern: of a cluttered one.
     """
 
@@ -45,7 +45,7 @@ class Ground:
     style: str
     paints: tuple[Paint, ...]
     hides: frozenset[str]
-    said: str
+    phrase: str
     pattern: str = ""
 
 
@@ -57,17 +57,17 @@ def _pattern_words(pattern: str) -> str:
     return f"a background with {pattern}"
 
 
-def _plain(name: str, paint: Paint, hides: str) -> Ground:
-    return Ground(name, "plain", (paint,), frozenset(hides.split()), _plain_words(name))
+def _plain(name: str, paint: Paint, hides: str) -> Background:
+    return Background(name, "plain", (paint,), frozenset(hides.split()), _plain_words(name))
 
 
-def _gradient(name: str, ends: tuple[Paint, Paint], hides: str, words: str) -> Ground:
-    said = f"{FADING} from {words}"
-    return Ground(name, "gradient", ends, frozenset(hides.split()), said)
+def _gradient(name: str, ends: tuple[Paint, Paint], hides: str, words: str) -> Background:
+    phrase = f"{FADING} from {words}"
+    return Background(name, "gradient", ends, frozenset(hides.split()), phrase)
 
 
-def _pattern(name: str, paints: tuple[Paint, ...], hides: str, pattern: str) -> Ground:
-    return Ground(
+def _pattern(name: str, paints: tuple[Paint, ...], hides: str, pattern: str) -> Background:
+    return Background(
         name, "cluttered", paints, frozenset(hides.split()), _pattern_words(pattern), pattern
     )
 
@@ -127,45 +127,45 @@ _ALL = (
     _pattern("zigzags", ((240, 250, 248), (180, 222, 214)), "white green", "zigzags"),
     _pattern("bricks", ((226, 186, 168), (206, 156, 136)), "brown orange pink red", "bricks"),
 )
-GROUNDS = {ground.name: ground for ground in _ALL}
+BACKGROUNDS = {background.name: background for background in _ALL}
 
 
-def ground_of(name: str) -> Ground:
-    """The background of this name, from the tables or made up."""
+def background_of(name: str) -> Background:
+    """The background of this name, from the tables or generated."""
     if name.startswith(MADE_UP):
-        return made_up_ground(int(name.removeprefix(MADE_UP)))
-    return GROUNDS[name]
+        return generated_background(int(name.removeprefix(MADE_UP)))
+    return BACKGROUNDS[name]
 
 
 @lru_cache(maxsize=256)
-def made_up_ground(number: int) -> Ground:
-    """A background in any colours. A few dozen would be learnt by heart, and no other seen past."""
-    chance = random.Random(f"ground/{number}")
-    style = chance.choice(STYLES)
-    base = _any_paint(chance)
-    pattern = chance.choice(list(PATTERNS)) if style == "cluttered" else ""
+def generated_background(number: int) -> Background:
+    """A background of random colours; the few of the tables alone would be memorized."""
+    rng = random.Random(f"ground/{number}")
+    style = rng.choice(STYLES)
+    base = _any_paint(rng)
+    pattern = rng.choice(list(PATTERNS)) if style == "cluttered" else ""
     paints: tuple[Paint, ...]
     if style == "plain":
-        paints, said = (base,), _plain_words(_nearest(base))
+        paints, phrase = (base,), _plain_words(_nearest(base))
     elif style == "gradient":
-        paints, said = (base, _any_paint(chance)), FADING
+        paints, phrase = (base, _any_paint(rng)), FADING
     else:
         # Marks like their base, as in the tables: what stands out should be the things.
-        marks = [_shifted(base, chance) for _ in range(chance.randint(2, 4))]
-        paints, said = (base, *marks), _pattern_words(pattern)
+        marks = [_shifted(base, rng) for _ in range(rng.randint(2, 4))]
+        paints, phrase = (base, *marks), _pattern_words(pattern)
     hides = {word for word, paint in PAINTS.items() for one in paints if _near(paint, one)}
-    return Ground(f"{MADE_UP}{number}", style, paints, frozenset(hides), said, pattern)
+    return Background(f"{MADE_UP}{number}", style, paints, frozenset(hides), phrase, pattern)
 
 
-def _any_paint(chance: random.Random) -> Paint:
+def _any_paint(rng: random.Random) -> Paint:
     """Every hue, from pale to strong and from dark to light."""
-    hue, saturation, value = chance.random(), chance.random(), chance.uniform(0.08, 1)
+    hue, saturation, value = rng.random(), rng.random(), rng.uniform(0.08, 1)
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _shifted(paint: Paint, chance: random.Random) -> Paint:
-    red, green, blue = (min(255, max(0, one + chance.randint(-60, 60))) for one in paint)
+def _shifted(paint: Paint, rng: random.Random) -> Paint:
+    red, green, blue = (min(255, max(0, one + rng.randint(-60, 60))) for one in paint)
     return red, green, blue
 
 
@@ -177,27 +177,27 @@ def _nearest(paint: Paint) -> str:
     return min(PAINTS, key=lambda word: math.dist(PAINTS[word], paint))
 
 
-def draw_ground(ground: Ground, side: int, seed: int) -> Image.Image:
+def draw_background(background: Background, side: int, seed: int) -> Image.Image:
     """The background as an RGB picture of side x side pixels."""
-    if ground.style == "plain":
-        return Image.new("RGB", (side, side), ground.paints[0])
-    if ground.style == "gradient":
-        first, last = (np.array(paint, np.float32) for paint in ground.paints)
+    if background.style == "plain":
+        return Image.new("RGB", (side, side), background.paints[0])
+    if background.style == "gradient":
+        first, last = (np.array(paint, np.float32) for paint in background.paints)
         part = np.linspace(0, 1, side, dtype=np.float32)[:, None, None]
         rows = np.broadcast_to(first + (last - first) * part, (side, side, 3))
         return Image.fromarray(np.rint(rows).astype(np.uint8))
     # Twice as large and halved, which smooths the edges.
-    picture = Image.new("RGB", (2 * side, 2 * side), ground.paints[0])
-    pen, chance = ImageDraw.Draw(picture), random.Random(seed)
-    PATTERNS[ground.pattern](pen, 2 * side, ground.paints[1:], chance)
+    picture = Image.new("RGB", (2 * side, 2 * side), background.paints[0])
+    pen, rng = ImageDraw.Draw(picture), random.Random(seed)
+    PATTERNS[background.pattern](pen, 2 * side, background.paints[1:], rng)
     return picture.reduce(2)
 
 
 def _dots(
-    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], chance: random.Random
+    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], rng: random.Random
 ) -> None:
-    step = side / chance.randint(6, 10)
-    radius = step * chance.uniform(0.2, 0.32)
+    step = side / rng.randint(6, 10)
+    radius = step * rng.uniform(0.2, 0.32)
     for row in range(12):
         for column in range(12):
             x, y = (column + row % 2 / 2) * step, row * step
@@ -205,9 +205,9 @@ def _dots(
 
 
 def _stripes(
-    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], chance: random.Random
+    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], rng: random.Random
 ) -> None:
-    step, slant = side / chance.randint(4, 9), chance.choice((0, side // 2, side))
+    step, slant = side / rng.randint(4, 9), rng.choice((0, side // 2, side))
     for i in range(-10, 12):
         x = i * step
         pen.polygon(
@@ -216,9 +216,9 @@ def _stripes(
 
 
 def _checks(
-    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], chance: random.Random
+    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], rng: random.Random
 ) -> None:
-    step = side / chance.randint(5, 9)
+    step = side / rng.randint(5, 9)
     for row in range(10):
         for column in range(row % 2, 10, 2):
             pen.rectangle(
@@ -227,55 +227,55 @@ def _checks(
 
 
 def _confetti(
-    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], chance: random.Random
+    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], rng: random.Random
 ) -> None:
     for _ in range(70):
         x, y, size = (
-            chance.uniform(0, side),
-            chance.uniform(0, side),
-            side * chance.uniform(0.01, 0.025),
+            rng.uniform(0, side),
+            rng.uniform(0, side),
+            side * rng.uniform(0.01, 0.025),
         )
         pen.regular_polygon(
-            (x, y, size), chance.choice((3, 4, 8)), chance.randint(0, 90), chance.choice(marks)
+            (x, y, size), rng.choice((3, 4, 8)), rng.randint(0, 90), rng.choice(marks)
         )
 
 
 def _bubbles(
-    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], chance: random.Random
+    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], rng: random.Random
 ) -> None:
     for _ in range(22):
         x, y, radius = (
-            chance.uniform(0, side),
-            chance.uniform(0, side),
-            side * chance.uniform(0.02, 0.09),
+            rng.uniform(0, side),
+            rng.uniform(0, side),
+            side * rng.uniform(0.02, 0.09),
         )
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), marks[0], marks[1], width=2)
 
 
 def _scribbles(
-    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], chance: random.Random
+    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], rng: random.Random
 ) -> None:
     for _ in range(12):
         x, y, size = (
-            chance.uniform(0, side),
-            chance.uniform(0, side),
-            side * chance.uniform(0.1, 0.4),
+            rng.uniform(0, side),
+            rng.uniform(0, side),
+            side * rng.uniform(0.1, 0.4),
         )
-        start, box = chance.randint(0, 359), (x - size, y - size, x + size, y + size)
-        pen.arc(box, start, start + chance.randint(60, 240), chance.choice(marks), side // 60)
+        start, box = rng.randint(0, 359), (x - size, y - size, x + size, y + size)
+        pen.arc(box, start, start + rng.randint(60, 240), rng.choice(marks), side // 60)
 
 
 def _zigzags(
-    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], chance: random.Random
+    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], rng: random.Random
 ) -> None:
-    step = side / chance.randint(6, 9)
+    step = side / rng.randint(6, 9)
     for row in range(-1, 10):
         points = [(i * step, (row + i % 2 * 0.6) * step) for i in range(11)]
         pen.line(points, marks[0], width=max(2, side // 40), joint="curve")
 
 
 def _bricks(
-    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], chance: random.Random
+    pen: ImageDraw.ImageDraw, side: int, marks: tuple[Paint, ...], rng: random.Random
 ) -> None:
     high, wide = side / 9, side / 5
     for row in range(9):
@@ -295,5 +295,7 @@ PATTERNS: dict[str, Pattern] = {
     "zigzags": _zigzags,
     "bricks": _bricks,
 }
-# Every way in which captions speak of a background.
-SAID = tuple(dict.fromkeys((*(ground.said for ground in _ALL), *map(_plain_words, PAINTS), FADING)))
+# Every phrase for a background in captions.
+PHRASES = tuple(
+    dict.fromkeys((*(background.phrase for background in _ALL), *map(_plain_words, PAINTS), FADING))
+)
