@@ -113,7 +113,8 @@ def measure(merge: Merge) -> Drift:
     model = VisionLanguageModel(weights.config, weights.special_ids["<image>"]).eval()
     stream(model, trained)
     meters = []
-    for path, delta in weights.lora.deltas.items():
+    inside = {p: d for p, d in weights.lora.deltas.items() if not p.endswith("weight")}
+    for path, delta in inside.items():  # what was trained on NF4 is in the language model
         meters.append(_Meter(path, delta, merge.original))
         model.lang_encoder.get_submodule(path).register_forward_hook(meters[-1])
     text = template(weights.config.template)

@@ -30,6 +30,7 @@ from lite.chat.model import Model
 from lite.errors import LiteError
 from lite.image.preprocessing import load_image, to_pixels
 from qlora.model import ModelWeights, VisionLanguageModel
+from qlora.model.weights import adapted_name
 
 # Mean KL divergence from fp32, in nats, above which a bundle is refused. For orientation, llama.cpp
 # publishes 0.0004 (8 bits) and 0.01 to 0.07 (4 bits) for LLaMA-7B and 8B.
@@ -121,7 +122,7 @@ def _merge(weights: ModelWeights) -> list[Proof]:
     worst = 0.0
     generator = torch.Generator().manual_seed(0)
     for path, delta in weights.lora.deltas.items():
-        name = f"lang_encoder.{path}.weight"
+        name = adapted_name(path)
         x = torch.randn(4, weights.base.shape(name)[1], generator=generator)
         down, up = delta.a.float(), delta.b.float()
         base = weights.base[name].float()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from qlora.checkpoints.checks import check_tensors
 from qlora.checkpoints.sources import TensorSource, merged, renamed
+from qlora.checkpoints.views import DerivedTensors
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def translated(
     theirs: Callable[[str], str | Joined],
     path: Path,
     what: str,
-) -> TensorSource:
+) -> Translated:
     """The parameters of a module from a checkpoint that spells them in its own way.
 
     Args:
@@ -86,7 +87,22 @@ def translated(
             recipes[name] = kept.recipe(shape)
             expected |= dict.fromkeys(kept.parts, kept.part_shape(shape))
     check_tensors(source, expected, path, what)
-    return merged(renamed(source, straight), ComputedTensors(source, recipes))
+    whole = merged(renamed(source, straight), ComputedTensors(source, recipes))
+    return Translated(whole, {name: theirs(name) for name in shapes})
+
+
+class Translated(DerivedTensors):
+    """The parameters of a module, and how the checkpoint keeps each of them."""
+
+    def __init__(self, weights: TensorSource, kept: Mapping[str, str | Joined]) -> None:
+        super().__init__(weights)
+        self.kept = dict(kept)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.weights[name]
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self.weights.dtype(name)
 
 
 @dataclass(frozen=True)

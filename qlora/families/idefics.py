@@ -28,12 +28,13 @@ from qlora.checkpoints.translation import (
     Computed,
     ComputedTensors,
     Joined,
+    Translated,
     shapes_of,
     translated,
 )
+from qlora.families.adapters import Outside, adapter
 from qlora.families.parts import (
     OpenedParts,
-    adapter,
     assemble,
     below,
     epsilon,
@@ -42,7 +43,7 @@ from qlora.families.parts import (
     sizes,
 )
 from qlora.families.sizes import LLAMA_7B, clip
-from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors
+from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors, unused_layer
 from qlora.model.config import ModelConfig
 from qlora.model.connectors.perceiver import Perceiver
 from qlora.model.encoders.clip import ClipEncoder
@@ -126,13 +127,13 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
     tensors = renamed(
         open_tensors(folder), lambda name: None if name.endswith("rotary_emb.inv_freq") else name
     )
-    vision = section(config, "vision_config", path)
-    tower = {"hidden_act": "gelu", **vision}
-    tower["hidden_size"] = vision.get("embed_dim", vision.get("hidden_size"))
+    raw_vision = section(config, "vision_config", path)
+    tower = {"hidden_act": "gelu", **raw_vision}
+    tower["hidden_size"] = raw_vision.get("embed_dim", raw_vision.get("hidden_size"))
     encoder = ClipEncoder(
         tower_config(tower, _VISION, path),
         keep_class=True,
-        epsilon=epsilon(vision, 1e-5, path),
+        epsilon=epsilon(raw_vision, 1e-5, path),
     )
     connector = _perceiver(section(config, "perceiver_config", path), encoder, path)
     tokenizer = read_tokenizer(folder, _ADDED)
@@ -156,19 +157,23 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
         embedding_rows=decoder.embedding_rows,
         template=IDEFICS.name,
     )
-    parts = OpenedParts(
-        decoder,
-        vision=tower_tensors(below(tensors, _PARTS[0]), encoder, CLIP_TOWER, folder),
-        connector=_perceiver_tensors(below(tensors, _PARTS[1]), connector, folder),
-        blocks=_block_tensors(tensors, model, folder),
-    )
+    vision = tower_tensors(below(tensors, _PARTS[0]), encoder, CLIP_TOWER, folder)
+    resampler = _perceiver_tensors(below(tensors, _PARTS[1]), connector, folder)
+    parts = OpenedParts(decoder, vision, resampler, _block_tensors(tensors, model, folder))
     return assemble(
         model,
         parts,
         tokenizer,
         folder,
         special_ids=special_ids,
-        lora=adapter(lora, lambda module: _block_module(module, text["cross_layer_interval"])),
+        lora=adapter(
+            lora,
+            lambda module: _block_module(module, text["cross_layer_interval"]),
+            (
+                Outside("vision_encoder", ("model.vision_model",), vision, unused_layer(encoder)),
+                Outside(connector.name, ("model.perceiver_resampler",), resampler),
+            ),
+        ),
     )
 
 
@@ -252,7 +257,7 @@ def _language(
     return merged(others, ComputedTensors(parts, joined))
 
 
-def _perceiver_tensors(source: TensorSource, c: Perceiver, folder: Path) -> TensorSource:
+def _perceiver_tensors(source: TensorSource, c: Perceiver, folder: Path) -> Translated:
     """The resampler under the names of `qlora.model.connectors.perceiver`."""
     return translated(source, shapes_of(c.build), _perceiver_name, folder, "IDEFICS folder")
 

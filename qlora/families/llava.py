@@ -29,10 +29,10 @@ from qlora.checkpoints.llama import decoder_of
 from qlora.checkpoints.lora import LoraCheckpoint, refuse_adapter_beside
 from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
 from qlora.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
-from qlora.checkpoints.translation import shapes_of
+from qlora.checkpoints.translation import Translated, shapes_of
+from qlora.families.adapters import Outside, adapter
 from qlora.families.parts import (
     OpenedParts,
-    adapter,
     assemble,
     below,
     epsilon,
@@ -40,7 +40,7 @@ from qlora.families.parts import (
     section,
 )
 from qlora.families.sizes import LLAMA_7B, clip
-from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors
+from qlora.families.towers import CLIP_TOWER, tower_config, tower_tensors, unused_layer
 from qlora.model.config import ModelConfig
 from qlora.model.connectors.projector import Projector
 from qlora.model.encoders.clip import ClipEncoder
@@ -69,6 +69,13 @@ _PROJECTOR_TYPE = re.compile(r"linear|mlp(\d+)x_gelu")
 # Spellings of transformers 4.31 to 5, newest first.
 _TOWERS = ("model.vision_tower.", "vision_tower.")
 _PROJECTORS = ("model.multi_modal_projector.", "multi_modal_projector.")
+# The same as modules, and what DeepSpeed and peft runs of the original call them.
+_TOWER_MODULES = (
+    *("model.vision_tower.vision_tower.vision_model", "model.vision_tower.vision_model"),
+    *("vision_tower.vision_model", "model.vision_tower", "vision_tower"),
+)
+_PROJECTOR_MODULES = ("model.multi_modal_projector", "multi_modal_projector")
+_LINEARS = re.compile(r"layers\.(\d+)")
 _LANGUAGE = ("language_model.", "model.language_model.", "lm_head.")
 
 
@@ -100,9 +107,8 @@ def read(
         raise BadInput(f"{folder} holds a whole model; leave its language model and tower out.")
     tensors = open_tensors(folder)
     _refuse_strange(tensors, folder, (*_TOWERS, *_PROJECTORS, *_LANGUAGE))
-    vision = section(config, "vision_config", path)
     encoder = _encoder(
-        vision,
+        section(config, "vision_config", path),
         path,
         config.get("vision_feature_layer", -2),
         config.get("vision_feature_select_strategy", "default") == "full",
@@ -112,6 +118,12 @@ def read(
     projector = _numbered(
         below(tensors, *_PROJECTORS), r"linear_(\d+)\.(weight|bias)", lambda n: n - 1
     )
+    vision = _tower(below(tensors, *_TOWERS), encoder, folder)
+    numbered = {name: _LINEARS.sub(lambda m: f"linear_{int(m[1]) + 1}", name) for name in projector}
+    outside = (
+        Outside("vision_encoder", _TOWER_MODULES, vision, unused_layer(encoder)),
+        Outside("projector", _PROJECTOR_MODULES, Translated(projector, numbered)),
+    )
     image = config.get("image_token_index", config.get("image_token_id", 32000))
     if type(image) is not int or not 0 <= image < 2**31:
         raise BadInput(f"{path} has image_token_index {image!r}; download it again.")
@@ -119,7 +131,7 @@ def read(
         folder=folder,
         parts=OpenedParts(
             decoder_of(_text_config(config, path), _language(tensors), path, folder),
-            vision=_tower(below(tensors, *_TOWERS), encoder, folder),
+            vision=vision,
             connector=projector,
         ),
         tokenizer=read_tokenizer(folder, _ADDED),
@@ -127,7 +139,7 @@ def read(
         encoder=encoder,
         fit=PAD if _pads(folder) else CROP,
         image=image,
-        lora=adapter(lora),
+        lora=adapter(lora, outside=outside),
     )
 
 
@@ -168,12 +180,13 @@ def _read_original(
         config.get("mm_vision_select_layer", -2),
         config.get("mm_vision_select_feature", "patch") == "cls_patch",
     )
+    tower_parts = _tower(own_tower or _clip_tensors(tower_folder), encoder, tower_folder)
     has_tokenizer = any((folder / n).is_file() for n in ("tokenizer.model", "tokenizer.json"))
     return _assembled(
         folder=folder if has_tokenizer else where,
         parts=OpenedParts(
             decoder,
-            vision=_tower(own_tower or _clip_tensors(tower_folder), encoder, tower_folder),
+            vision=tower_parts,
             connector=_original_projector(folder, tensors, depth),
         ),
         tokenizer=read_tokenizer(folder if has_tokenizer else where, _ADDED),
@@ -181,7 +194,12 @@ def _read_original(
         encoder=encoder,
         fit=PAD if config.get("image_aspect_ratio") == "pad" else CROP,
         image=None,
-        lora=adapter(lora),
+        lora=adapter(
+            lora,
+            outside=(
+                Outside("vision_encoder", _TOWER_MODULES, tower_parts, unused_layer(encoder)),
+            ),
+        ),
         pixels=tower_folder,
     )
 
@@ -273,7 +291,7 @@ def _encoder(config: dict[str, Any], path: Path, layer: object, keep_class: bool
     return ClipEncoder(clip, keep_class=keep_class, epsilon=epsilon(config, 1e-5, path))
 
 
-def _tower(tensors: TensorSource, encoder: ClipEncoder, folder: Path) -> TensorSource:
+def _tower(tensors: TensorSource, encoder: ClipEncoder, folder: Path) -> Translated:
     """transformers before 5 has a level more in the names."""
     inner = renamed(tensors, lambda name: name.removeprefix("vision_model."))
     return tower_tensors(inner, encoder, CLIP_TOWER, folder)

@@ -22,9 +22,10 @@ from qlora.checkpoints.byte_level import read_byte_level
 from qlora.checkpoints.checks import one_line, read_json
 from qlora.checkpoints.llama import decoder_of
 from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
-from qlora.checkpoints.translation import shapes_of, translated
+from qlora.checkpoints.translation import Translated, shapes_of, translated
 from qlora.checkpoints.vit_config import check_preprocessing
-from qlora.families.parts import OpenedParts, adapter, assemble, below, section, sizes
+from qlora.families.adapters import Outside, adapter
+from qlora.families.parts import OpenedParts, assemble, below, section, sizes
 from qlora.families.sizes import llama
 from qlora.model.config import ModelConfig
 from qlora.model.connectors.projector import Projector
@@ -121,21 +122,25 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
         embedding_rows=decoder.embedding_rows,
         template=LLAMA_3.name,
     )
-    parts = OpenedParts(
-        decoder,
-        vision=translated(
-            below(tensors, "vision_model."), shapes_of(encoder.build), str, folder, _WHAT
+    tower = below(tensors, "vision_model.")
+    vision = translated(tower, shapes_of(encoder.build), str, folder, _WHAT)
+    projector = _projector(below(tensors, _PROJECTOR), connector, folder)
+    outside = (
+        Outside("vision_encoder", ("model.vision_model", "vision_model"), vision),
+        Outside(
+            connector.name, ("model.multi_modal_projector", "multi_modal_projector"), projector
         ),
-        connector=_projector(below(tensors, _PROJECTOR), connector, folder),
-        blocks=_blocks(language, model, positions, folder),
     )
+    parts = OpenedParts(decoder, vision, projector, _blocks(language, model, positions, folder))
     return assemble(
         model,
         parts,
         tokenizer,
         folder,
         special_ids=special | {"<image>": _image_id(config, special, text["vocab_size"], path)},
-        lora=adapter(lora, lambda module: _module(module, positions, text["num_hidden_layers"])),
+        lora=adapter(
+            lora, lambda module: _module(module, positions, text["num_hidden_layers"]), outside
+        ),
     )
 
 
@@ -246,7 +251,7 @@ def _counted(layer: int, positions: dict[int, int]) -> int:
     return layer - sum(other < layer for other in positions)
 
 
-def _projector(tensors: TensorSource, c: Projector, folder: Path) -> TensorSource:
+def _projector(tensors: TensorSource, c: Projector, folder: Path) -> Translated:
     """One linear layer, which the folder does not number."""
     shapes = shapes_of(c.build)
     return translated(tensors, shapes, lambda name: name.removeprefix("layers.0."), folder, _WHAT)

@@ -21,10 +21,10 @@ from lite.text.template import OWL
 from qlora.checkpoints.llama import decoder_of
 from qlora.checkpoints.sources import TensorSource, open_tensors, renamed
 from qlora.checkpoints.tokenizer_files import read_tokenizer
-from qlora.checkpoints.translation import shapes_of, translated
+from qlora.checkpoints.translation import Translated, shapes_of, translated
+from qlora.families.adapters import Outside, adapter
 from qlora.families.parts import (
     OpenedParts,
-    adapter,
     assemble,
     below,
     epsilon,
@@ -101,12 +101,15 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
         embedding_rows=decoder.embedding_rows,
         template=OWL.name,
     )
-    parts = OpenedParts(
-        decoder,
-        vision=tower_tensors(below(tensors, _VISION), encoder, OWL_TOWER, folder),
-        connector=_connector_tensors(tensors, connector, folder),
+    vision = tower_tensors(below(tensors, _VISION), encoder, OWL_TOWER, folder)
+    abstractor = _connector_tensors(tensors, connector, folder)
+    outside = (
+        Outside("vision_encoder", ("vision_model",), vision),
+        Outside(connector.name, ("",), abstractor),
     )
-    return assemble(model, parts, read_tokenizer(folder), folder, lora=adapter(lora))
+    parts = OpenedParts(decoder, vision, abstractor)
+    tokenizer = read_tokenizer(folder)
+    return assemble(model, parts, tokenizer, folder, lora=adapter(lora, outside=outside))
 
 
 def _refuse_others(tensors: TensorSource, folder: Path) -> None:
@@ -149,7 +152,7 @@ def _abstractor(
     )
 
 
-def _connector_tensors(tensors: TensorSource, c: Abstractor, folder: Path) -> TensorSource:
+def _connector_tensors(tensors: TensorSource, c: Abstractor, folder: Path) -> Translated:
     """The abstractor under the names of its module; in the folder its queries stand outside."""
     inside = renamed(
         tensors, lambda name: name if name.startswith((_ABSTRACTOR, "query_tokens")) else None

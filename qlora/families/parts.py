@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,13 @@ from lite.errors import BadInput
 from lite.image.preprocessing import CROP, DOWN, EVEN, Preprocessing
 from qlora.checkpoints.checks import read_json
 from qlora.checkpoints.llama import LlamaCheckpoint
-from qlora.checkpoints.lora import LoraCheckpoint, read_lora
+from qlora.checkpoints.lora import LoraCheckpoint
 from qlora.checkpoints.sources import TensorSource, merged, renamed
 from qlora.checkpoints.tokenizer_files import TokenizerFiles
 from qlora.checkpoints.vit_config import check_preprocessing
 from qlora.model.config import ModelConfig
 from qlora.model.weights import LoraMerged, ModelWeights
 
-# Paths of the language model's linear layers as the families' adapters spell them.
-_LINEAR = re.compile(
-    r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\."
-    r"(?:decoder_layer\.)?((?:self_attn|mlp)\.\w+)"
-)
 _LAYER = re.compile(r"^(model\.layers\.\d+)\.")
 
 
@@ -200,34 +195,3 @@ def assemble(
         llama_folder=folder,
         processor_folder=processor or folder,
     )
-
-
-def adapter(
-    path: Path | None, block: Callable[[str], str | None] = lambda module: None
-) -> LoraCheckpoint | None:
-    """A LoRA of the language model inside a model, whichever way its trainer saw the model.
-
-    Args:
-        path: of the adapter.
-        block: from a module that is not spelled like LLaMA's, for example of a gated block, to
-            ours; None for others.
-
-    Raises:
-        BadInput: it is none, or adapts something else than the language model's linear layers.
-    """
-    if path is None:
-        return None
-    read = read_lora(path)
-    deltas = {}
-    for module, delta in read.deltas.items():
-        match = _LINEAR.fullmatch(module)
-        inside = block(module)
-        if inside is None and match:
-            inside = f"model.layers.{match[1]}.decoder_layer.{match[2]}"
-        if inside is None:
-            raise BadInput(
-                f"The LoRA in {path} adapts {module}, which is no linear layer of the language "
-                f"model; give one that leaves the rest of the model as it is."
-            )
-        deltas[inside] = delta
-    return LoraCheckpoint(deltas, read.path)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lite.errors import BadInput
 from qlora.checkpoints.sources import TensorSource, renamed
-from qlora.checkpoints.translation import Joined, shapes_of, translated
+from qlora.checkpoints.translation import Joined, Translated, shapes_of, translated
 from qlora.families.parts import sizes
 from qlora.model.encoders.clip import ClipEncoder
 
@@ -134,7 +134,7 @@ _IMAGE = ("image_size", "patch_size")
 
 def tower_tensors(
     tensors: TensorSource, encoder: ClipEncoder, names: TowerNames, folder: Path
-) -> TensorSource:
+) -> Translated:
     """The tower's parameters; what the encoder has no use for is left out.
 
     That is layers after the last one that is used, `ln_post` where tokens do not pass it, and the
@@ -156,6 +156,16 @@ def tower_tensors(
     theirs = partial(_kept_as, names, heads)
     what = "folder of the vision tower"
     return translated(tensors, shapes_of(encoder.build), theirs, folder, what)
+
+
+def unused_layer(encoder: ClipEncoder) -> Callable[[str], bool]:
+    """Whether a module of the tower is of a layer after the last one whose output is used."""
+
+    def unused(module: str) -> bool:
+        layer = _LAYER.match(module)
+        return layer is not None and int(layer[1]) >= encoder.clip["vision_cfg"]["layers"]
+
+    return unused
 
 
 def _kept_as(names: TowerNames, heads: int, ours: str) -> str | Joined:

@@ -25,12 +25,21 @@ from qlora.checkpoints.views import DerivedTensors
 from qlora.model.config import ModelConfig
 
 
+def adapted_name(path: str) -> str:
+    """The parameter that an adapter changes.
+
+    Args:
+        path: of a module inside the language model, or the name of a parameter outside of it.
+    """
+    return path if path.endswith("weight") else f"lang_encoder.{path}.weight"
+
+
 class LoraMerged(DerivedTensors):
     """`weights` with the adapter merged into each matrix it adapts, computed in float32."""
 
     def __init__(self, weights: TensorSource, deltas: Mapping[str, LoraDelta]) -> None:
         super().__init__(weights)
-        self.deltas = {f"lang_encoder.{path}.weight": delta for path, delta in deltas.items()}
+        self.deltas = {adapted_name(path): delta for path, delta in deltas.items()}
         for name, delta in self.deltas.items():
             shape = (delta.b.shape[0], delta.a.shape[1])
             if name not in weights:

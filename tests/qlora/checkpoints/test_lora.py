@@ -167,6 +167,6 @@ def test_a_file_without_matrices_is_refused(tmp_path: Path, content: object) -> 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_matrices_that_are_not_finite_are_named(tmp_path: Path, side: str, value: float) -> None:
     content = fixture()
-    name = f"{PREFIX}{Q_PROJ}.lora_{side}.weight"
+    name = f"{PREFIX}{Q_PROJ}.lora_{side}.default.weight"
     content["model_state_dict"][name][0, 0] = value
     check_refused(saved(tmp_path, content), f"lora_{side}", Q_PROJ, "not finite")
