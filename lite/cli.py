@@ -117,6 +117,14 @@ def printable(text: str) -> str:
     return text.translate(CONTROLS)
 
 
+def verify_option(command: Callable[..., None]) -> Callable[..., None]:
+    """`--verify` of the commands that open a bundle."""
+    option = click.option(
+        "--verify", is_flag=True, help="Hash every file of the bundle, the large ones too."
+    )
+    return option(command)
+
+
 def say(message: str) -> None:
     """Print a line for the person on stderr."""
     click.echo(printable(message), err=True)

@@ -7,12 +7,21 @@ and what may open a new turn waits until it does or does not. The exchange's `an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from lite.chat.conversation import Exchange
 from lite.text.tokenizer import TextStream, Tokenizer
+
+# Called with "image" or "prompt", the units of work done, and those to do.
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Report nothing."""
 
 
 @dataclass

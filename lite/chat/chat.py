@@ -10,57 +10,37 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from lite.bundle.attend import PRECEDING
 from lite.chat import session
-from lite.chat.answer import AnswerText, StreamEvent, Timings
+from lite.chat.answer import Progress, StreamEvent, Timings, no_progress
 from lite.chat.conversation import Conversation, Exchange
 from lite.chat.engine import Engine
-from lite.chat.sampling import Sampler, Sampling, log_probability
-from lite.errors import BadInput, TooLong
-from lite.image.loading import ImageSource, Picture, load_image
+from lite.chat.generation import (
+    FREE_SHARE,
+    AnswerSettings,
+    check_length,
+    generate,
+    make_room,
+)
+from lite.chat.images import ImageInput, ImageInputs, decoded, image_list
+from lite.chat.sampling import Sampler, Sampling
+from lite.errors import BadInput
+from lite.image.loading import Picture
 from lite.runtime.decoder import Decoder
-from lite.runtime.prompt_lookup import PromptLookup
 from lite.runtime.vision import ImageFeatures
 
-# An image of a question: something to decode, or features of `Model.encode_images`.
-ImageInput: TypeAlias = ImageSource | ImageFeatures
-ImageInputs: TypeAlias = ImageInput | Sequence[ImageInput] | None
-# Called with "image" or "prompt", the units of work done, and those to do.
-Progress: TypeAlias = Callable[[str, int, int], None]
-
 DEFAULT_MAX_TOKENS = 512
-# Share of the context that is free when an answer starts, unless its own limit is less.
-FREE_SHARE = 1 / 16
-# Share that is freed beyond that where turns have to be dropped.
-DROPPED_SHARE = 1 / 4
 LAST_IMAGE_ONLY = (
     "Of several images before one question, this model's answer attends to the last one only; "
     "ask about each image in a question of its own."
 )
-
-
-def no_progress(what: str, done: int, total: int) -> None:
-    """Report nothing."""
-
-
-@dataclass(frozen=True)
-class AnswerSettings:
-    """How one answer is wanted; the fields are those of `Chat.ask`."""
-
-    max_tokens: int
-    stop: tuple[str, ...]
-    drop_turns: bool
-    prompt_lookup: bool
-    sampler: Sampler
-    progress: Progress
 
 
 class Chat:
@@ -216,7 +196,7 @@ class Chat:
         Raises:
             BadInput: an unusable image, or a conversation that does not fit the context.
         """
-        features = self._encode_images(_decoded(image_list(image)), Timings(), progress)
+        features = self._encode_images(decoded(image_list(image)), Timings(), progress)
         prompts = []
         for question in ("A", "0"):  # what is the same for both is the same for all
             coming = Conversation(self.engine, self.system)
@@ -288,7 +268,7 @@ class Chat:
     ) -> Generator[StreamEvent]:
         timings = Timings()
         start = time.perf_counter()
-        pictures = _decoded(images)
+        pictures = decoded(images)
         timings.image_seconds = time.perf_counter() - start
         exchange = Exchange(text, names=[getattr(p, "name", "an image") for p in pictures])
         for picture in pictures:
@@ -303,10 +283,10 @@ class Chat:
         try:
             if settings.drop_turns:
                 wanted = min(settings.max_tokens, int(self.engine.context * FREE_SHARE))
-                yield from self._make_room(timings, wanted)
-            self._check_length()
+                yield from make_room(self.conversation, wanted, timings)
+            check_length(self.conversation)
             with self.lent_decoder(*self.prompt()) as decoder:
-                yield from self._generate(exchange, settings, timings, decoder)
+                yield from generate(self.conversation, decoder, settings, timings)
         except BaseException:  # Ctrl-C and a reader that stops early included
             if not exchange.answer_ids:
                 self.exchanges[:] = before
@@ -330,88 +310,8 @@ class Chat:
         timings.image_seconds += time.perf_counter() - start
         return features
 
-    def _make_room(self, timings: Timings, wanted: int) -> Iterator[StreamEvent]:
-        """Where fewer than `wanted` tokens fit, drop the oldest turns.
-
-        Drops until a quarter of the context is free on top, so that it happens once in a while
-        and not at every turn: each time the rest has to be prefilled again.
-        """
-        if self.room() >= wanted:
-            return
-        dropped = 0
-        enough = wanted + int(self.engine.context * DROPPED_SHARE)
-        while len(self.exchanges) > 1 and self.room() < enough:
-            self.conversation.drop_oldest()
-            dropped += 1
-        if dropped:
-            turns = "The oldest turn was" if dropped == 1 else f"The {dropped} oldest turns were"
-            note = f"{turns} dropped to make room in the context; the images stay."
-            yield StreamEvent("", None, 0.0, timings, note)
-
     def _attends_to_last_only(self) -> bool:
         return self.engine.bundle.manifest.attend == PRECEDING
-
-    def _check_length(self) -> None:
-        room, context = self.room(), self.engine.context
-        if room < 1:
-            raise TooLong(
-                f"The prompt has {context - room} tokens but the model's context holds {context}, "
-                f"the answer included; shorten it."
-            )
-
-    def _generate(
-        self, exchange: Exchange, settings: AnswerSettings, timings: Timings, decoder: Decoder
-    ) -> Iterator[StreamEvent]:
-        tokenizer = self.engine.tokenizer
-        text = AnswerText(exchange, tokenizer, self.engine.template.stops, settings.stop)
-        ids, images = self.prompt()
-        timings.prompt_tokens = len(ids)
-        start = time.perf_counter()
-        report = lambda done, total: settings.progress("prompt", done, total)  # noqa: E731
-        repeatable = settings.sampler.repeatable
-        logits = decoder.logits(ids, images, report, from_scratch=repeatable)
-        timings.prefill_seconds = time.perf_counter() - start
-        timings.prefill_tokens = decoder.computed
-        suppressed = tokenizer.suppressed(logits.size)
-        prompt_lookup = PromptLookup(
-            decoder, self.engine.run_costs, settings.prompt_lookup and not repeatable
-        )
-        start = time.perf_counter()
-        try:
-            while True:
-                logits[suppressed] = -np.inf
-                token = settings.sampler(logits, ids)
-                if token == tokenizer.eos:
-                    timings.finish = "stop"
-                    break
-                logprob = log_probability(logits, token)
-                timings.new_tokens += 1
-                timings.decode_seconds = time.perf_counter() - start
-                shown = text.feed(token)
-                ids.append(token)
-                yield StreamEvent(shown, token, logprob, timings)
-                if text.stopped:
-                    timings.finish = "stop"
-                    break
-                if timings.new_tokens >= settings.max_tokens:
-                    timings.finish = "length"
-                    break
-                if len(ids) == decoder.context:
-                    if settings.drop_turns:
-                        yield from self._make_room(timings, 1)
-                    ids, images = self.prompt()
-                    if len(ids) == decoder.context:
-                        timings.finish = "length"
-                        break
-                    prompt_lookup.restart()
-                logits = prompt_lookup.logits(ids, images)
-                timings.decode_runs = prompt_lookup.runs
-        except BaseException:
-            text.interrupt()
-            raise
-        rest = text.end()
-        if rest or not timings.new_tokens:
-            yield StreamEvent(rest, None, 0.0, timings)
 
 
 def _check_unicode(text: str) -> None:
@@ -419,14 +319,3 @@ def _check_unicode(text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise BadInput("The text holds half a character (not valid Unicode); retype it.") from None
-
-
-def image_list(images: ImageInputs) -> list[ImageInput]:
-    """None, one image or several as a list."""
-    if images is None:
-        return []
-    return list(images) if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
-
-
-def _decoded(images: list[ImageInput]) -> list[Picture | ImageFeatures]:
-    return [image if isinstance(image, ImageFeatures) else load_image(image) for image in images]

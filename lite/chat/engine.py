@@ -69,16 +69,6 @@ class Engine:
             threads = choose_threads(self.bundle, device, self._notice, graph)
         return Decoder.open(self.bundle, device, threads, graph)
 
-    def open_graphs(self) -> None:
-        """Open both graphs now, instead of at their first use.
-
-        Raises:
-            BadInput: the manifest does not describe a graph.
-            LiteError: ONNX Runtime refuses a graph.
-        """
-        self.vision.open()
-        _ = self.decoder
-
     @property
     def context(self) -> int:
         """Tokens that prompt and answer may have together."""

@@ -12,8 +12,9 @@ import numpy as np
 
 from lite import demo
 from lite.bundle.bundle import Bundle
-from lite.chat.chat import Chat, ImageInputs, image_list
+from lite.chat.chat import Chat
 from lite.chat.engine import Engine
+from lite.chat.images import ImageInputs, image_list
 from lite.image.preprocessing import load_image
 from lite.runtime.vision import ImageFeatures
 

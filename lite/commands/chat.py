@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lite.cli import device_option, run, say, version_option
+from lite.cli import device_option, run, say, verify_option, version_option
 from lite.errors import BadInput
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ PIPE_SECONDS = 0.5
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
 @device_option
 @click.option("--threads", type=int, help="Worker threads.  [default: measured once]")
+@verify_option
 @click.option("--stats", is_flag=True, help="Print times and tokens/s on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
 @click.option("--continue", "go_on", is_flag=True, help="Go on with the last conversation.")
@@ -77,6 +78,7 @@ def command(
     system: str | None,
     device: str,
     threads: int | None,
+    verify: bool,
     stats: bool,
     as_json: bool,
     go_on: bool,
@@ -103,7 +105,8 @@ def command(
         model,
         device,
         threads,
-        hashing=lambda name: say_unless_quiet(f"Checking {name} for the first time..."),
+        hashing=lambda name: say_unless_quiet(f"Checking {name}..."),
+        verify=verify,
         notice=say_unless_quiet if model is not None or quiet else once_a_day(prefetch.say),
     )
     if session is not None:

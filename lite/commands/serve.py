@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lite.cli import device_option, entry_point, say, version_option
+from lite.cli import device_option, entry_point, say, verify_option, version_option
 
 HELP = """
 Serve a bundle, or without -m the demo model, over HTTP: a web page at /, and
@@ -144,6 +144,7 @@ Example: lite-serve -m bundle, then open http://127.0.0.1:8080
 )
 @device_option
 @click.option("--threads", type=int, help="Worker threads.  [default: measured once]")
+@verify_option
 @version_option
 def command(
     model: str | None,
@@ -151,6 +152,7 @@ def command(
     port: int,
     device: str,
     threads: int | None,
+    verify: bool,
     max_body_mb: int,
     hosts: tuple[str, ...],
     allow_anyone: bool,
@@ -180,7 +182,7 @@ def command(
     )
     with listen(host, port) as socket:
         hashing = lambda name: say(f"Checking {name}...")  # noqa: E731
-        opened = load(model, device, threads, hashing=hashing, notice=say)
+        opened = load(model, device, threads, hashing=hashing, notice=say, verify=verify)
         app = create_app(opened, limits)
         name = f"[{host}]" if ":" in host else host
         say(f"Serving on http://{name}:{socket.getsockname()[1]} (Ctrl-C stops)")

@@ -21,8 +21,9 @@ from lite.terminal.printing import Printer
 from lite.terminal.session_store import SessionStore
 
 if TYPE_CHECKING:
-    from lite.chat.chat import Chat, ImageInput
+    from lite.chat.chat import Chat
     from lite.chat.conversation import Exchange
+    from lite.chat.images import ImageInput
     from lite.chat.model import Model
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from lite.cli import BACKGROUND, say
 
 if TYPE_CHECKING:
-    from lite.chat.chat import Chat, ImageInput
+    from lite.chat.chat import Chat
+    from lite.chat.images import ImageInput
 
 POLL_SECONDS = 0.05
 

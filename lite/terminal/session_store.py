@@ -32,6 +32,8 @@ class SessionStore:
         """`warn` says so where a file that nobody named cannot be written."""
         self.path = path
         self.named = named
+        # Where there was no file, one that is there at the first writing is another chat's.
+        self._new = named and not self.exists()
         self._warned = not warn
 
     def exists(self) -> bool:
@@ -49,7 +51,13 @@ class SessionStore:
         try:
             if not self.named:
                 _make_folder(self.path.parent)
+            if self._new and self.exists():
+                raise BadInput(
+                    f"The session {self.path} was made by another chat meanwhile; /save this "
+                    f"conversation under another name."
+                )
             chat.save(self.path)
+            self._new = False
         except BadInput as error:
             if self.named:
                 raise

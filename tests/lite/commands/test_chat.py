@@ -274,3 +274,18 @@ def test_chatting_loads_nothing_that_only_training_needs(bundles: Any, photo: Pa
         timeout=120,
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_verify_hashes_the_large_files_again(
+    bundles: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = "import lite.bundle.bundle as bundle; bundle.ALWAYS_HASHED = 1 << 20; "
+    line = [sys.executable, "-c", small + MAIN, "-m", str(bundles()), *ASK]
+    monkeypatch.setenv("MMGPT_LITE_CACHE", str(tmp_path))
+    checked = [
+        subprocess.run([*line, *more], capture_output=True, text=True, check=True).stderr
+        for more in ((), (), ("--verify",))
+    ]
+    assert checked[1] == ""
+    assert checked[0] == checked[2] != ""
+    assert "Checking decoder.onnx.data..." in checked[2]
