@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from transformers import MllamaVisionConfig
+from transformers.models.mllama.configuration_mllama import MllamaVisionConfig
 
 from lite.bundle.attend import NEIGHBOURS
 from lite.errors import BadInput

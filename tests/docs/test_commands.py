@@ -41,6 +41,7 @@ FOREIGN = {
         "python3",
         "docker",
         "systemctl",
+        "cat",
         "cd",
         "cp",
         "echo",

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import MllamaVisionConfig, MllamaVisionModel
+from transformers import MllamaVisionModel
+from transformers.models.mllama.configuration_mllama import MllamaVisionConfig
 
 from lite.image.tiles import layouts
 
