@@ -31,8 +31,8 @@ def render(audit: Audit) -> Group:
         parts.append(Text(printable(f"In {name}: {counts}.")))
     for one, title in zip(audit.sets, _names(audit), strict=True):
         if one.context_only:
-            say = f": {one.context_only:,} answers are marked not to be trained."
-            parts.append(Text.assemble(title, say))
+            told = f": answers marked not to be trained: {one.context_only:,}."
+            parts.append(Text.assemble(title, told))
     if audit.mix:
         parts.append(Text(audit.mix))
     parts += [Text(f"Warning: {printable(warning)}", "yellow") for warning in audit.warnings]

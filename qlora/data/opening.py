@@ -91,10 +91,11 @@ class Data:
                 f"have images."
             )
         taken, repeats = batches(settings, self.streams), self.repeats(settings)
+        pictured, plain = (self.kinds[kind].epoch_length for kind in (IMAGES, TEXT))
         sentence = (
-            f"Mix paired: for every {taken[IMAGES]} of {self.kinds[IMAGES].epoch_length:,} samples "
-            f"with images a step takes {taken[TEXT]} of {self.kinds[TEXT].epoch_length:,} without, "
-            f"so an epoch shows each of these {repeats[TEXT]:.2g} times."
+            f"Mix paired: {taken[IMAGES]} of {pictured:,} samples with images go with "
+            f"{taken[TEXT]} of {plain:,} without, so an epoch shows each of these "
+            f"{repeats[TEXT]:.2g} times."
         )
         if repeats[TEXT] <= _MANY_SHOWINGS:
             return MixReport(sentence)

@@ -1,6 +1,7 @@
 """The model of a recipe before it is loaded: its checkpoints, its tokenizer and its templates.
 
-Contract: nothing here reads weights unless the model's folder has no other place for its sizes.
+Contract: no weights are read, except of a model in one folder: how many tokens an image takes is
+written nowhere else.
 """
 
 from __future__ import annotations

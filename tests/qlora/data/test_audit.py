@@ -198,7 +198,7 @@ def test_what_is_not_trained_and_what_the_mix_does_is_told() -> None:
     assert found.to_json()["repairs"] == {"a": {"marker read as text": 2}}
     shown = printed(found)
     assert "In a: 2 marker read as text." in shown
-    assert "a: 1 answers are marked not to be trained." in shown
+    assert "a: answers marked not to be trained: 1." in shown
     assert "Mix paired: so and so." in shown
 
 

@@ -73,3 +73,24 @@ def test_a_broken_image_within_a_record_is_told_by_the_record(tmp_path: Path) ->
         encoder = make_encoder(recipe, checkpoints.read(with_lora=False))
     micro = Feed(open_data(recipe).streams, encoder, recipe.training)[0]
     assert "(record 'seven' of a)" in micro.error
+
+
+def test_a_jpeg_of_hundreds_of_scans_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    """A few kilobytes that would take minutes to decode."""
+    folder = tmp_path / "data"
+    write_data(folder)
+    encoded = io.BytesIO()
+    Image.effect_noise((64, 64), 80).convert("RGB").save(encoded, "JPEG", progressive=True)
+    data = encoded.getvalue()
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    for path in (folder / "images").iterdir():
+        path.write_bytes(data[:-2] + 400 * last_scan + data[-2:])
+    own = ("data.name=null", f"data.root={folder}", "data.holdout=0")
+    recipe = read_recipe("tiny", (*own, "data.sets=[{path: descriptions.json, images: images}]"))
+    opened = open_data(recipe)
+    with checkpoints_of(recipe) as checkpoints:
+        encoder = make_encoder(recipe, checkpoints.read(with_lora=False))
+    micro = Feed(opened.streams, encoder, recipe.training)[0]
+    assert str(folder / "images") in micro.error
+    assert "scans" in micro.error
+    assert "of descriptions); data.bad_records=skip" in micro.error
