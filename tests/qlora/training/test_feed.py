@@ -1,10 +1,12 @@
 """What a step trains on follows from the recipe."""
 
 import base64
+import io
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lite.errors import BadInput
 from lite.text.template import LLAVA_V1, MMGPT
