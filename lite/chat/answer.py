@@ -98,9 +98,11 @@ class AnswerText:
         self._stream = TextStream(tokenizer)
         self._template_stops = template_stops
         self._stops = stops
+        # What the answer goes on from: it was given, and is neither held back nor cut.
+        self._given = len(exchange.answer_ids)
         # An answer begins after the newline of its heading, which a stop text may begin with.
-        self._held = "\n"
-        self._decoded = len(self._held)
+        self._held = "" if self._given else "\n"
+        self._heading = self._decoded = len(self._held)
         self._lengths: list[int] = []  # characters decoded up to and including each token
         self.stopped = False
 
@@ -133,7 +135,7 @@ class AnswerText:
 
     def _end(self) -> int:
         """Where in the held text the answer ends; -1 for nowhere."""
-        heading = int(self._decoded == len(self._held))  # not part of the answer
+        heading = self._heading * int(self._decoded == len(self._held))  # not part of the answer
         ends = [self._held.find(turn) for turn in self._template_stops]
         ends += [self._held.find(stop, heading) for stop in self._stops]
         return min((end for end in ends if end >= 0), default=-1)
@@ -150,9 +152,9 @@ class AnswerText:
         # Up to the token that completes the shown text: bytes of a cut character may follow it.
         kept = int(np.searchsorted(self._lengths, shown))
         kept += self._lengths[kept : kept + 1] == [shown]
-        del self._exchange.answer_ids[kept:]
+        del self._exchange.answer_ids[self._given + kept :]
         # A stop may begin within a token: what was shown of it is encoded anew.
-        rest = shown - (self._lengths[kept - 1] if kept else len("\n"))
+        rest = shown - (self._lengths[kept - 1] if kept else self._heading)
         if rest > 0 and (tail := self._exchange.answer[-rest:]):
             self._exchange.answer_ids += self._tokenizer.encode([tail], begin=False)
 

@@ -132,6 +132,7 @@ class Chat:
         stop: Sequence[str] = (),
         drop_turns: bool = True,
         prompt_lookup: bool = True,
+        prefix: str = "",
         progress: Progress = no_progress,
         **sampling_fields: Any,
     ) -> Iterator[StreamEvent]:
@@ -152,6 +153,8 @@ class Chat:
             prompt_lookup: where the answer repeats the context, run several tokens at once; it
                 changes only the speed, and is tried only where that pays
                 (`lite.runtime.prompt_lookup`).
+            prefix: what the answer goes on from; it is a part of the answer in the conversation,
+                and not of the stream.
             progress: called with ("image" or "prompt", done, total) during long work.
             sampling_fields: fields of `Sampling` by name, such as `temperature=0.7`, which
                 override those of `sampling`.
@@ -164,7 +167,7 @@ class Chat:
             raise BadInput(f"The question is a {type(text).__name__}; give a text.")
         if not text.strip():
             raise BadInput("The question is empty; write something to ask.")
-        for part in (self.system, text):
+        for part in (self.system, text, prefix):
             _check_unicode(part)
         if max_tokens is None:
             max_tokens = self.engine.context
@@ -174,7 +177,7 @@ class Chat:
             raise BadInput("stop must be a list of texts that are not empty.")
         sampler = Sampler((sampling or Sampling()).changed(sampling_fields))
         settings = AnswerSettings(
-            max_tokens, tuple(stop), drop_turns, prompt_lookup, sampler, progress
+            max_tokens, tuple(stop), drop_turns, prompt_lookup, prefix, sampler, progress
         )
         return self._one_at_a_time(self._answer(text, image_list(image), settings))
 
@@ -271,6 +274,12 @@ class Chat:
         pictures = decoded(images)
         timings.image_seconds = time.perf_counter() - start
         exchange = Exchange(text, names=[getattr(p, "name", "an image") for p in pictures])
+        if settings.prefix:
+            template = self.engine.template
+            exchange.answer = settings.prefix
+            given = template.answer_prefix + template.escape(settings.prefix)
+            exchange.answer_ids = self.engine.tokenizer.encode([given], begin=False)
+        given_ids = len(exchange.answer_ids)
         for picture in pictures:
             for note in getattr(picture, "notes", ()):
                 yield StreamEvent("", None, 0.0, timings, note)
@@ -288,7 +297,7 @@ class Chat:
             with self.lent_decoder(*self.prompt()) as decoder:
                 yield from generate(self.conversation, decoder, settings, timings)
         except BaseException:  # Ctrl-C and a reader that stops early included
-            if not exchange.answer_ids:
+            if len(exchange.answer_ids) <= given_ids:
                 self.exchanges[:] = before
             raise
 

@@ -33,6 +33,7 @@ class AnswerSettings:
     stop: tuple[str, ...]
     drop_turns: bool
     prompt_lookup: bool
+    prefix: str
     sampler: Sampler
     progress: Progress
 

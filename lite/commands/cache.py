@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from lite.cli import printable
 from lite.errors import BadInput
 from lite.userdirs import cache_dir
 
@@ -72,7 +73,7 @@ def command(cleared: tuple[str, ...], limit_mb: int | None) -> None:
         about = KINDS.get(kind, "")
         click.echo(f"{kind:<10} {len(kept):>6} {size / 1e6:>10.1f} MB  {about}".rstrip())
     total = sum(entry.size for kept in entries.values() for entry in kept)
-    click.echo(f"{'in all':<17} {total / 1e6:>10.1f} MB  in {cache_dir('')}")
+    click.echo(printable(f"{'in all':<17} {total / 1e6:>10.1f} MB  in {cache_dir('')}"))
 
 
 def _kinds() -> list[str]:

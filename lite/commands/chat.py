@@ -44,10 +44,11 @@ PIPE_SECONDS = 0.5
 
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.argument("images", nargs=-1, type=click.Path(), metavar="[IMAGE]...")
 @click.option(
     "-m",
     "--model",
+    type=click.Path(),
     metavar="BUNDLE",
     help="Folder that lite-export wrote.  [default: the demo model]",
 )
@@ -66,7 +67,12 @@ PIPE_SECONDS = 0.5
 @click.option("--stats", is_flag=True, help="Print times and tokens/s on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
 @click.option("--continue", "go_on", is_flag=True, help="Go on with the last conversation.")
-@click.option("--session", metavar="FILE", help="Go on with this conversation, and keep it there.")
+@click.option(
+    "--session",
+    type=click.Path(),
+    metavar="FILE",
+    help="Go on with this conversation, and keep it there.",
+)
 @click.option("--no-history", is_flag=True, help="Keep neither typed lines nor the conversation.")
 @click.option("-q", "--quiet", is_flag=True, help="Print answers and errors only.")
 @click.option("--no-pictures", is_flag=True, help="Do not draw images in the terminal.")

@@ -28,6 +28,7 @@ Example: lite-serve -m bundle, then open http://127.0.0.1:8080
 @click.option(
     "-m",
     "--model",
+    type=click.Path(),
     metavar="BUNDLE",
     help="Folder that lite-export wrote.  [default: the demo model]",
 )

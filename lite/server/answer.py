@@ -86,6 +86,7 @@ class Answer:
             max_tokens=job.request.limit,
             stop=job.request.stops,
             drop_turns=job.request.truncation == "auto",
+            prefix=job.turns[-1].prefix,
             progress=_check_cancelled,
             **job.request.sampling,
         )

@@ -31,12 +31,14 @@ class Turn:
 
     Attributes:
         described: the images came without words, and the question is ours.
+        prefix: of the last turn, what its answer goes on from.
     """
 
     question: str = ""
     images: list[str] = field(default_factory=list)
     answer: str | None = None
     described: bool = False
+    prefix: str = ""
 
 
 @dataclass
@@ -60,7 +62,7 @@ def conversation_turns(messages: list[Message]) -> tuple[str | None, list[Turn]]
     Neighbouring messages of one role are joined by an empty line. A turn's images come before its
     text, which is where the template has them. A system message after the first turn has begun is a
     part of the next question, and so is what a tool returned; an assistant's message before all
-    others answers an empty question.
+    others answers an empty question, and one after all others is what the answer goes on from.
 
     Raises:
         Refused: an order that the template cannot show.
@@ -84,9 +86,13 @@ def conversation_turns(messages: list[Message]) -> tuple[str | None, list[Turn]]
             turns.append(_Open())
         _ask(turns[-1], message)
         asks = asks or not isinstance(message, SystemMessage)
-    if not asks:
-        raise _refused(len(messages) - 1, "the last message must be the user's")
-    return _joined(opening) if opening else None, [turn.turn() for turn in turns]
+    goes_on = isinstance(messages[-1], AssistantMessage) and bool(turns[-1].asked)
+    if not (asks or goes_on):
+        raise _refused(len(messages) - 1, "the last message must be the user's or an answer to it")
+    made = [turn.turn() for turn in turns]
+    if goes_on:
+        made[-1].prefix, made[-1].answer = made[-1].answer or "", None
+    return _joined(opening) if opening else None, made
 
 
 def _ask(turn: _Open, message: SystemMessage | UserMessage | ToolMessage) -> None:

@@ -194,6 +194,9 @@ class ChatRequest(Model):
     cache_salt: Annotated[str, Field(max_length=1000)] | None = Field(
         None, description="Reuse what is cached only for requests of the same salt"
     )
+    continue_final_message: bool | None = Field(
+        None, description="Whether the answer goes on from a last message of the assistant's"
+    )
     tools: list[Any] | None = Field(
         None, description="Taken and not called: the answer is words, and `note` says so"
     )
@@ -252,7 +255,7 @@ UNSUPPORTED = {
 # Fields of other servers that change the answer there, and are not done here.
 CHANGES_ANSWER = re.compile(
     r"grammar|guided_.*|structured_outputs|json_schema|regex|ebnf|choices?|format"
-    r"|continue_final_message|chat_template.*|template|system|prompt|suffix|echo|context|documents"
+    r"|chat_template.*|template|system|prompt|suffix|echo|context|documents"
     r"|images?|image_url|files|videos?|input|instructions|options"
     r"|mirostat.*|typical_p|tfs_z|top_a|top_n_sigma|xtc_.*|dry_.*|dynatemp_.*|smoothing_.*|samplers"
     r"|.*_penalty|penalty_.*|min_tokens|min_length|max_length|n_predict|num_predict|ignore_eos"
@@ -284,6 +287,13 @@ def parse_request(body: bytes) -> ChatRequest:
         if CHANGES_ANSWER.fullmatch(name) and value not in NEUTRAL:
             message = f"{name} is not supported by this model; leave it out."
             raise Refused(400, message, name, "unsupported_parameter")
+    goes_on = isinstance(request.messages[-1], AssistantMessage)
+    if request.continue_final_message not in (None, goes_on):
+        message = (
+            "continue_final_message is not supported by this model but where it is so by itself: a "
+            "last message of the assistant's is gone on from, and no other."
+        )
+        raise Refused(400, message, "continue_final_message", "unsupported_parameter")
     penalties = {request.repetition_penalty, request.repeat_penalty} - {None}
     if len(penalties) > 1:
         message = "repetition_penalty and repeat_penalty are one setting; give one of them."

@@ -133,7 +133,9 @@ class Service:
         bounded, loosely.
         """
         longest = self.context * self._longest_token
-        texts = [len(turn.question) + len(turn.answer or "") for turn in job.turns]
+        texts = [
+            len(turn.question) + len(turn.answer or "") + len(turn.prefix) for turn in job.turns
+        ]
         kept = len(job.system or "") + texts[-1]
         drops = job.request.truncation == "auto"
         if kept > longest or sum(texts) > longest * (DROPPED_CONTEXTS if drops else 1):

@@ -289,3 +289,23 @@ def test_two_chats_of_one_model_do_not_disturb_each_other(here: lite.Model) -> N
 def steps(chat: Chat) -> Any:
     for question, image in zip(QUESTIONS, [DOG, None, CAT], strict=True):
         yield tokens(list(chat.ask(question, image, max_tokens=5)))
+
+
+def test_an_answer_goes_on_from_a_prefix(here: lite.Model, say: Script) -> None:
+    chat = here.chat()
+    say(" and tail\n\n### Instruction:")
+    assert shown(chat.ask("why?", prefix="the head")) == " and tail"
+    (exchange,) = chat.exchanges
+    assert exchange.answer == "the head and tail"
+    assert here.tokenizer.decode(exchange.answer_ids) == "the head and tail"
+    say("a stop here")
+    assert shown(chat.ask("why?", prefix="begun ", stop=["stop"])) == "a "
+    assert chat.exchanges[1].answer == "begun a "
+    assert here.tokenizer.decode(chat.exchanges[1].answer_ids) == "begun a "
+
+
+def test_a_prefix_whose_question_fails_leaves_no_trace(here: lite.Model) -> None:
+    chat = here.chat()
+    with pytest.raises(BadInput):
+        list(chat.ask("7" * 3000, prefix="the head"))
+    assert chat.exchanges == []

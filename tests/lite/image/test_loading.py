@@ -36,6 +36,14 @@ def test_jpeg_decodes_as_pillow_does() -> None:
     assert (load_image(data).rgb == np.asarray(Image.open(io.BytesIO(data)))).all()
 
 
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_is_read() -> None:
+    data = encoded(Image.new("RGB", (32, 24), (200, 30, 60)), "AVIF", quality=100)
+    rgb = load_image(data).rgb
+    assert rgb.shape == (24, 32, 3)
+    assert np.abs(rgb.astype(int) - (200, 30, 60)).max() <= 4
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:

@@ -68,7 +68,7 @@ def refused(response: httpx.Response, status: int, code: str | None) -> str:
         {"messages": [{"role": "user", "content": ""}]},
         {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
         {"messages": [{"role": "system", "content": "x"}]},
-        {"messages": [*HELLO, {"role": "assistant", "content": "x"}]},
+        {"messages": [{"role": "assistant", "content": "x"}]},
         {"messages": [*HELLO, {"role": "assistant"}, {"role": "system", "content": "x"}]},
         {"messages": [{"content": "hello"}]},
         {"messages": ["hello"]},
@@ -238,6 +238,25 @@ def test_messages_in_other_orders_are_kept(server: Served) -> None:
     assert content(server, [*answered, {"role": "system", "content": "Be brief."}, *HELLO]) == (
         content(server, [*answered, {"role": "user", "content": "Be brief.\n\nhello"}])
     )
+
+
+def test_an_answer_goes_on_from_what_the_assistant_began(server: Served) -> None:
+    full = server.ask(HELLO, max_tokens=20)["choices"][0]["message"]["content"]
+    chat = server.model.chat()
+    ids = [event.token for event in chat.ask("hello", max_tokens=20)]
+    at = next(n for n in range(4, 20) if "\ufffd" not in server.model.tokenizer.decode(ids[:n]))
+    begun = {"role": "assistant", "content": server.model.tokenizer.decode(ids[:at]).lstrip()}
+    rest = content(server, [*HELLO, begun], max_tokens=20 - at)
+    reference = server.model.chat()
+    events = reference.ask("hello", prefix=begun["content"], max_tokens=20 - at)
+    assert rest == "".join(event.text for event in events)
+    assert reference.exchanges[0].answer == begun["content"] + rest
+    assert content(server, [*HELLO, begun], max_tokens=20 - at, continue_final_message=True) == rest
+    prompt = server.ask([*HELLO, begun])["usage"]["prompt_tokens"]
+    assert prompt > prompt_tokens(server, HELLO)
+    assert full.startswith(begun["content"])
+    response = server.post({"messages": [*HELLO, begun], "continue_final_message": False})
+    refused(response, 400, "unsupported_parameter")
 
 
 def test_tools_in_a_history_are_read_as_text(server: Served) -> None:
