@@ -54,7 +54,16 @@ TABLE = ("<!-- models: written by `make reference` -->", "<!-- end of models -->
 LIMITS = (
     ("Pictures", "size of a file", "lite.image.loading:MAX_BYTES", "bytes"),
     ("Pictures", "pixels", "lite.image.loading:MAX_PIXELS", "number"),
+    ("Pictures", "scans of a progressive JPEG", "lite.image.loading:MAX_SCANS", "number"),
+    ("Pictures", "scans times pixels", "lite.image.loading:MAX_SCANNED_PIXELS", "number"),
     ("Pictures", "formats", "lite.image.loading:FORMATS", "list"),
+    ("Pictures", "formats where Pillow reads them", "lite.image.loading:FORMATS_OF_PHONES", "list"),
+    (
+        "Bundles",
+        "size from which a hash is remembered",
+        "lite.bundle.bundle:ALWAYS_HASHED",
+        "bytes",
+    ),
     (
         "Chat",
         "longest answer, unless told otherwise",
