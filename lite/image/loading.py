@@ -24,8 +24,9 @@ from lite.image.scans import jpeg_scans
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-# Read where Pillow can: AVIF if it was built with libavif, HEIF if pillow-heif is installed.
-FORMATS_OF_PHONES = ("AVIF", "HEIF")
+# Read where Pillow can, by their brands: AVIF if it was built with libavif, HEIF (HEIC of phones)
+# if pillow-heif is installed.
+BRANDS = {"AVIF": (b"avif", b"avis"), "HEIF": (b"heic", b"heix", b"hevc", b"heim", b"mif1")}
 # Passes that a JPEG may make over its picture: encoders write up to a dozen, and a file of 21 KB
 # can ask for 400. At 7 ns for each pixel of a pass the second limit is 8 s.
 MAX_SCANS = 64
@@ -181,16 +182,19 @@ _NO_WARNINGS = _NoWarnings()
 
 def _formats(data: bytes, name: str) -> tuple[str, ...]:
     """The formats that the first bytes may belong to."""
-    if data[4:8] != b"ftyp":  # ISO/IEC 14496-12, which AVIF and HEIF are built on
+    # ISO/IEC 14496-12: the size of the first box, its type, and the brands of the file.
+    brands = data[8 : min(int.from_bytes(data[:4], "big"), 256)] if data[4:8] == b"ftyp" else b""
+    kind = next((kind for kind, known in BRANDS.items() if any(b in brands for b in known)), "")
+    if not kind:
         return FORMATS
     with suppress(ImportError):
         import pillow_heif
 
         pillow_heif.register_heif_opener()
     Image.init()
-    if found := tuple(kind for kind in FORMATS_OF_PHONES if kind in Image.OPEN):
-        return found
-    raise BadInput(f"{name} is HEIC or AVIF, which Pillow cannot read here: save it as JPEG.")
+    if kind not in Image.OPEN:
+        raise BadInput(f"{name} is {kind}, which Pillow cannot read here: save it as JPEG.")
+    return (kind,)
 
 
 def _undecoded(image: Image.Image) -> bytes:

@@ -29,6 +29,7 @@ def run(home: Path, *module: str, before: tuple[str, ...] = ()) -> None:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with subprocess.Popen(line, env=environment(home), start_new_session=True, **quiet) as process:  # type: ignore[call-overload]
         if module == SERVE:
+            assert any(b"Serving on" in line for line in process.stderr)
             time.sleep(SERVED_SECONDS)
             os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=200)

@@ -126,7 +126,7 @@ def altered(data: Any, value: Any) -> Any:
 
 
 def other_array(data: Any, array: np.ndarray) -> Any:
-    """An array that cannot be right in the place of this one, or bytes that are none."""
+    """An array that cannot be right instead of this one, or bytes that are none."""
     kind = data.draw(st.integers(0, 8))
     if kind == 0:
         bad = array.copy()

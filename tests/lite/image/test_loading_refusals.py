@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,7 @@ def closed_file() -> io.BytesIO:
         (lambda: io.StringIO("text"), "gives str: open the image in binary mode"),
         (lambda: io.BytesIO(b""), "the given file is empty"),
         (closed_file, "cannot be read .*: give an open file"),
-        (lambda: b"\0\0\0\x18ftypheicxxxx", "HEIC or AVIF|not an image|damaged"),
+        (lambda: b"\0\0\0\x18ftypisom\0\0\2\0isommp41", "not an image in a format read here"),
         (lambda: "n" * 5000, "cannot be read"),
     ],
 )
@@ -144,3 +145,17 @@ def test_a_file_over_the_byte_cap_is_refused_even_if_endless(tmp_path: Path) -> 
         file.truncate(MAX_BYTES + 1)
     for source in (sparse, "/dev/zero"):
         assert refusal(source) == f"{source} is larger than 64 MiB: give a smaller image file."
+
+
+def test_a_format_that_pillow_cannot_read_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as where it is not installed
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    assert refusal(data) == (
+        "the given image is HEIF, which Pillow cannot read here: save it as JPEG."
+    )
+
+
+@pytest.mark.parametrize("brand", [b"avif", b"heic"])
+def test_damaged_pictures_of_phones_are_refused(brand: bytes) -> None:
+    refusal(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1" + brand + bytes(100))
