@@ -47,6 +47,7 @@ def main() -> None:
         environment = os.environ | {
             "TERM": "xterm-256color",
             "COLORTERM": "truecolor",
+            "MMGPT_LITE_CACHE": home,
             "MMGPT_LITE_DATA": home,
             "PYTHONPATH": str(ROOT),
         }
