@@ -57,7 +57,7 @@ LIMITS = (
     ("Pictures", "scans of a progressive JPEG", "lite.image.loading:MAX_SCANS", "number"),
     ("Pictures", "scans times pixels", "lite.image.loading:MAX_SCANNED_PIXELS", "number"),
     ("Pictures", "formats", "lite.image.loading:FORMATS", "list"),
-    ("Pictures", "formats where Pillow reads them", "lite.image.loading:FORMATS_OF_PHONES", "list"),
+    ("Pictures", "formats where Pillow reads them", "lite.image.loading:BRANDS", "list"),
     (
         "Bundles",
         "size from which a hash is remembered",
