@@ -6,6 +6,7 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 WHOLE = {
     "lite/test_rooms.py": "which room imports which",
+    "lite/test_telemetry.py": "what leaves the machine",
     "lite/bundle/test_earlier.py": "bundles of earlier formats",
     "test_layout.py": "these folders",
     "test_package.py": "what is built and installed",
