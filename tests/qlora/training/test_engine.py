@@ -35,7 +35,7 @@ def train_together(
         process.start()
         started.append((process, words))
     for process, _ in started:
-        process.join(200)
+        process.join(600)
         process.kill()
         process.join()
     return [(p.exitcode, words.read_text() if words.exists() else None) for p, words in started]
@@ -78,6 +78,8 @@ def machines(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_resumed_without_a_shared_disk_a_run_ends_as_if_it_had_not_stopped(machines: Path) -> None:
     recipes = apart(machines)
     assert train_together(recipes) == [(0, None), (0, None)]
