@@ -48,6 +48,7 @@ from qlora.model.config import ModelConfig
 from qlora.model.connectors.perceiver import Perceiver
 from qlora.model.encoders.clip import ClipEncoder
 from qlora.model.injection.gated_llama import GatedLlama
+from qlora.model.spelling import Spelling
 from qlora.model.weights import ModelWeights
 
 FAMILY = "idefics"
@@ -156,6 +157,7 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
         attend=PRECEDING,
         embedding_rows=decoder.embedding_rows,
         template=IDEFICS.name,
+        spelling=_spelling(injection, text["num_hidden_layers"]),
     )
     vision = tower_tensors(below(tensors, _PARTS[0]), encoder, CLIP_TOWER, folder)
     resampler = _perceiver_tensors(below(tensors, _PARTS[1]), connector, folder)
@@ -270,6 +272,14 @@ def _perceiver_name(ours: str) -> str | Joined:
     if module == "0.to_kv":
         return Joined((f"{layer}.0.k_proj.{kind}", f"{layer}.0.v_proj.{kind}"))
     return f"{layer}.{_IN_RESAMPLER[module]}.{kind}"
+
+
+def _spelling(injection: GatedLlama, layers: int) -> Spelling:
+    return Spelling(
+        layers=tuple(f"model.layers.{i}" for i in range(layers)),
+        blocks={layer: f"{_BLOCK}{number}" for number, layer in enumerate(injection.layers)},
+        in_block=_IN_BLOCK,
+    )
 
 
 def _block_tensors(tensors: TensorSource, model: ModelConfig, folder: Path) -> TensorSource:

@@ -45,6 +45,7 @@ from qlora.model.config import ModelConfig
 from qlora.model.connectors.projector import Projector
 from qlora.model.encoders.clip import ClipEncoder
 from qlora.model.injection.spliced import Spliced
+from qlora.model.spelling import Spelling
 from qlora.model.weights import ModelWeights
 
 MODEL_TYPES = ("llava", "llava_llama")
@@ -139,6 +140,7 @@ def read(
         encoder=encoder,
         fit=PAD if _pads(folder) else CROP,
         image=image,
+        layers="model.language_model.layers",
         lora=adapter(lora, outside=outside),
     )
 
@@ -194,6 +196,7 @@ def _read_original(
         encoder=encoder,
         fit=PAD if config.get("image_aspect_ratio") == "pad" else CROP,
         image=None,
+        layers="model.layers",  # of LlavaLlamaForCausalLM
         lora=adapter(
             lora,
             outside=(
@@ -220,9 +223,11 @@ def _assembled(
     fit: str,
     image: int | None,
     lora: LoraCheckpoint | None,
+    layers: str,
     pixels: Path | None = None,
 ) -> ModelWeights:
     connector = _projector(parts.connector, depth, encoder, folder)
+    count = parts.decoder.config.num_hidden_layers
     model = ModelConfig(
         family=FAMILY,
         llama=parts.decoder.config,
@@ -233,6 +238,7 @@ def _assembled(
         attend=OWN,
         embedding_rows=parts.decoder.embedding_rows,
         template=LLAVA_V1.name,
+        spelling=Spelling(tuple(f"{layers}.{i}" for i in range(count))),
     )
     special_ids = None if image is None else {"<image>": image}
     return assemble(

@@ -31,6 +31,7 @@ from qlora.model.config import ModelConfig
 from qlora.model.connectors.projector import Projector
 from qlora.model.encoders.tiled import TiledEncoder
 from qlora.model.injection.gated_llama import GatedLlama
+from qlora.model.spelling import Spelling
 from qlora.model.weights import ModelWeights
 
 FAMILY = "mllama"
@@ -121,6 +122,7 @@ def read(folder: Path, config: dict[str, Any], lora: Path | None = None) -> Mode
         attend=NEIGHBOURS,
         embedding_rows=decoder.embedding_rows,
         template=LLAMA_3.name,
+        spelling=_spelling(positions, text["num_hidden_layers"]),
     )
     tower = below(tensors, "vision_model.")
     vision = translated(tower, shapes_of(encoder.build), str, folder, _WHAT)
@@ -276,6 +278,15 @@ def _blocks(
         return name if match and int(match[1]) in positions else None
 
     return translated(renamed(language, of_block), shapes, theirs.__getitem__, folder, _WHAT)
+
+
+def _spelling(positions: dict[int, int], layers: int) -> Spelling:
+    name = "model.language_model.layers.{}".format
+    return Spelling(
+        layers=tuple(name(i) for i in range(layers) if i not in positions),
+        blocks={before: name(layer) for layer, before in positions.items()},
+        in_block={ours: theirs for theirs, ours in _IN_BLOCK.items()},
+    )
 
 
 def _block(layer: int) -> str:

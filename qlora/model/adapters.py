@@ -12,7 +12,7 @@ import difflib
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,15 @@ from qlora.checkpoints.sources import open_tensors
 from qlora.checkpoints.writing import write_tensors
 from qlora.model.model import VisionLanguageModel
 from qlora.model.nf4 import Linear4bit  # also imports bitsandbytes, before peft does
+from qlora.model.spelling import Spelling
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _LAYERS = "model.layers."
+_PREFIX = "base_model.model."
+_PARAMETER = re.compile(rf"{re.escape(_PREFIX)}(?P<path>.+?)(?P<rest>\.lora_.+)")
 _LINEARS = (nn.Linear, Linear4bit)
 
 
@@ -132,7 +135,7 @@ def ending_of(path: str) -> str:
 
 
 def adapter_parameters(adapters: PeftModel) -> dict[str, nn.Parameter]:
-    """The adapter's parameters by the names that PEFT's files have."""
+    """The adapter's parameters by our own names, in the form that PEFT's files have."""
     import peft
 
     named = {n: p for n, p in adapters.named_parameters() if "lora_" in n}
@@ -140,23 +143,53 @@ def adapter_parameters(adapters: PeftModel) -> dict[str, nn.Parameter]:
     return peft.get_peft_model_state_dict(adapters, state_dict=named, save_embedding_layers=False)
 
 
-def save_adapter(adapters: PeftModel, folder: Path) -> None:
+def save_adapter(adapters: PeftModel, folder: Path, spelling: Spelling | None = None) -> None:
     """Write a PEFT adapter folder; equal adapters give equal bytes.
+
+    Args:
+        adapters: see `add_adapters`.
+        folder: made if missing.
+        spelling: what the folder calls the modules; None for our own names.
 
     Raises:
         OSError: it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {n: p.detach().cpu().contiguous() for n, p in adapter_parameters(adapters).items()}
+    parameters = _spelled(adapter_parameters(adapters), spelling)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
     write_tensors(tensors, folder / TENSORS, {"format": "pt"})
     values = adapters.peft_config["default"].to_dict() | {"inference_mode": True}
+    if spelling is not None:
+        # Endings such as `q_proj` would be found in the vision tower too.
+        matches = (_PARAMETER.fullmatch(name) for name in tensors)
+        values["target_modules"] = {match["path"] for match in matches if match}
     # Targets are a set, whose order would change from process to process.
     text = json.dumps(values, indent=2, sort_keys=True, default=sorted)
     (folder / CONFIG).write_text(text, encoding="utf-8")
 
 
-def load_adapter(adapters: PeftModel, folder: Path) -> None:
+def _spelled(
+    parameters: Mapping[str, nn.Parameter], spelling: Spelling | None
+) -> dict[str, nn.Parameter]:
+    """Parameters under the names that an adapter's file has for them."""
+    if spelling is None:
+        return dict(parameters)
+
+    def named(name: str) -> str:
+        match = _PARAMETER.fullmatch(name)
+        assert match is not None
+        return f"{_PREFIX}{spelling.module(match['path'])}{match['rest']}"
+
+    return {named(name): parameter for name, parameter in parameters.items()}
+
+
+def load_adapter(adapters: PeftModel, folder: Path, spelling: Spelling | None = None) -> None:
     """Put the values of a saved adapter into one of the same settings.
+
+    Args:
+        adapters: see `add_adapters`.
+        folder: as `save_adapter` writes it, under either names.
+        spelling: see `save_adapter`.
 
     Raises:
         BadInput: the folder holds no adapter, or one of other settings or layers.
@@ -174,6 +207,8 @@ def load_adapter(adapters: PeftModel, folder: Path) -> None:
                 f" use the settings that it was trained with."
             )
     tensors, parameters = open_tensors(folder / TENSORS), adapter_parameters(adapters)
+    if {*tensors} != {*parameters}:  # not of our own names, as folders of before have
+        parameters = _spelled(parameters, spelling)
     differing = sorted({*tensors} ^ {*parameters}) or [
         name for name, parameter in parameters.items() if tensors.shape(name) != parameter.shape
     ]

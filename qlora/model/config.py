@@ -14,6 +14,7 @@ from transformers import LlamaConfig
 from lite.bundle.injection import Injection
 from lite.image.preprocessing import Preprocessing
 from qlora.model.parts import ConnectorConfig, EncoderConfig, InjectionConfig
+from qlora.model.spelling import Spelling
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class ModelConfig:
         embedding_rows: rows of the input embedding, added tokens that have one included; the head
             has `llama.vocab_size` rows, so added tokens beyond these are never predicted.
         template: name of the prompt template.
+        spelling: what adapters call the modules; None for our own names.
     """
 
     family: str
@@ -40,6 +42,7 @@ class ModelConfig:
     attend: str
     embedding_rows: int
     template: str
+    spelling: Spelling | None = None
 
     @property
     def latents(self) -> int:

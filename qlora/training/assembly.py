@@ -60,7 +60,7 @@ def make_trainer(
     adapter = recipe.adapter.model_dump(exclude={"start"})
     adapters = add_adapters(model, **adapter, seed=seed_of("adapter", settings.seed))
     if recipe.adapter.start is not None:
-        load_adapter(adapters, Path(recipe.adapter.start))
+        load_adapter(adapters, Path(recipe.adapter.start), model.config.spelling)
     keep = Path(recipe.output) / "visual-tokens" if settings.cache_visual_tokens else None
     vision = VisionFeatures(model, getattr(torch, recipe.model.compute), keep)
     encoder.store = vision.store

@@ -147,7 +147,7 @@ class Trainer:
             return None
         started_with = json.loads((found / DATA).read_text(encoding="utf-8"))
         check_data(self.data, started_with, self.held_out_by_image, self.folder)
-        load_adapter(self.adapters, found / ADAPTER)
+        load_adapter(self.adapters, found / ADAPTER, self.model.config.spelling)
         return found
 
     @property
@@ -314,7 +314,7 @@ class Trainer:
         return self.step
 
     def _write(self, folder: Path) -> None:
-        save_adapter(self.adapters, folder / ADAPTER)
+        save_adapter(self.adapters, folder / ADAPTER, self.model.config.spelling)
         write_tensors(optimizer_tensors(self.optimizer, self.parameters), folder / OPTIMIZER)
         write_training_facts(folder / ADAPTER, self._facts())
         (folder / DATA).write_text(json.dumps(self.data), encoding="utf-8")

@@ -1,5 +1,6 @@
 """Adapters that peft makes on transformers' own classes, merged: the logits equal peft's merge."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from lite.errors import BadInput
 from qlora.families.recognition import read_model
 from qlora.model import VisionLanguageModel
+from qlora.model.adapters import adapter_parameters, add_adapters, load_adapter, save_adapter
+from qlora.model.quantized import load_quantized
 from tests.qlora.families import llavas, mllamas, test_idefics, test_llava
 from tests.refusals import check_one_sentence
 
@@ -112,3 +115,72 @@ def test_what_the_model_does_not_have_is_named(
     with pytest.raises(BadInput) as error:
         read_model(folder, tmp_path / "lora")
     check_one_sentence(error, named)
+
+
+def made(family: str, folder: Path) -> tuple[Any, Path]:
+    """transformers' model of a family, and its folder."""
+    if family == "llava":
+        model = llavas.reference(llavas.SIZES[0])
+        return model, llavas.write_hugging_face(model, folder)
+    if family == "idefics":
+        model = test_idefics.reference(test_idefics.SIZES[0])
+        return model, test_idefics.write(model, folder)
+    model = mllamas.reference(mllamas.SIZES[0])
+    return model, mllamas.write(model, folder)
+
+
+@pytest.mark.parametrize("family", ["llava", "idefics", "mllama"])
+@pytest.mark.parametrize("dora", [False, True])
+def test_peft_over_transformers_reads_what_training_saves(
+    tmp_path: Path, family: str, dora: bool
+) -> None:
+    """Every matrix is found by its name, and the logits of a text are those of our own model."""
+    theirs, folder = made(family, tmp_path / "model")
+    weights, images = read_model(folder), test_idefics.pictures(1)
+    ours = load_quantized(weights, compute=torch.float32, base="none")
+    targets = ["q_proj", "v_proj", "down_proj"]
+    adapters = add_adapters(ours, rank=4, alpha=8, targets=targets, dora=dora)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in adapter_parameters(adapters).items():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    save_adapter(adapters, tmp_path / "lora", ours.config.spelling)
+
+    saved = set(load_file(tmp_path / "lora" / "adapter_model.safetensors"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        loaded = peft.PeftModel.from_pretrained(theirs, str(tmp_path / "lora")).eval()
+    assert set(peft.get_peft_model_state_dict(loaded)) == saved
+
+    ids, pixels = np.array([1, 20, 31, 45, 7]), None
+    if family == "idefics":  # whose class in transformers wants an image
+        ids, pixels = test_idefics.prompt(1), test_idefics.pixels_of(weights, images)
+        expected = test_idefics.expected_of(loaded, ids, pixels)
+    else:
+        expected = test_llava.expected_of(loaded, ids, None)
+    tokens = torch.from_numpy(ids)
+    with torch.no_grad():
+        found = ours(tokens, pixels).numpy()
+        read = VisionLanguageModel.from_weights(read_model(folder, tmp_path / "lora"))
+        merged = read(tokens, pixels).numpy()
+    assert np.abs(found - expected).max() <= 1e-4
+    assert np.abs(merged - expected).max() <= 1e-4
+
+    again = add_adapters(
+        load_quantized(weights, compute=torch.float32, base="none"),
+        **{"rank": 4, "alpha": 8, "targets": targets, "dora": dora},
+    )
+    load_adapter(again, tmp_path / "lora", ours.config.spelling)
+    values = adapter_parameters(again)
+    assert all(torch.equal(values[n], p) for n, p in adapter_parameters(adapters).items())
+
+
+def test_a_saved_adapter_of_our_own_names_is_still_read(tmp_path: Path) -> None:
+    """As folders of earlier versions have them."""
+    _, folder = made("llava", tmp_path / "model")
+    model = load_quantized(read_model(folder), compute=torch.float32, base="none")
+    adapters = add_adapters(model, rank=4, alpha=8, targets=["q_proj"])
+    save_adapter(adapters, tmp_path / "lora")
+    load_adapter(adapters, tmp_path / "lora", model.config.spelling)
+    assert read_model(folder, tmp_path / "lora").lora is not None

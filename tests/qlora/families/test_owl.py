@@ -195,7 +195,7 @@ def test_the_published_lora_is_merged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "hidden"),
     [
-        ("vision_model.encoder.layers.0.self_attn.dense", 64),
+        ("vision_model.encoder.layers.9.self_attn.dense", 64),
         ("language_model.model.layers.9.self_attn.q_proj", 64),
         ("language_model.model.layers.1.self_attn.q_proj", 32),
     ],
@@ -206,6 +206,29 @@ def test_a_lora_of_another_base_is_refused(tmp_path: Path, module: str, hidden: 
     with pytest.raises(BadInput) as error:
         read_model(FOLDER, tmp_path / "lora")
     check_one_sentence(error, module.split(".")[-1])
+
+
+def test_a_lora_of_the_fused_tower_is_merged(tmp_path: Path) -> None:
+    """The same tensors as of a folder whose fused matrix was merged as it lies there."""
+    name = "vision_model.encoder.layers.0.self_attn.query_key_value"
+    rows, columns = torch.load(FOLDER / "pytorch_model.bin")[f"{name}.weight"].shape
+    a, b = torch.randn(8, columns), torch.randn(rows, 8)
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    settings = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["x"]}
+    (lora / "adapter_config.json").write_text(json.dumps(settings))
+    key = f"base_model.model.{name}.lora_"
+    torch.save({f"{key}A.weight": a, f"{key}B.weight": b}, lora / "adapter_model.bin")
+
+    def merge(tensors: Any, config: Any) -> None:
+        tensors[f"{name}.weight"] = tensors[f"{name}.weight"].float() + 2 * b @ a
+
+    expected, found = (
+        read_model(_damaged(tmp_path, merge)).tensors,
+        read_model(FOLDER, lora).tensors,
+    )
+    ours = "vision_encoder.transformer.resblocks.0.attn.in_proj_weight"
+    assert torch.allclose(found[ours], expected[ours], atol=1e-5)
 
 
 def _damaged(tmp_path: Path, change: Any) -> Path:
