@@ -53,10 +53,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         key = self.api_key
-        if key is not None and (not key or not all("!" <= c <= "~" for c in key)):
+        # A header's value ends where its last visible character does (RFC 9110, 5.5).
+        sendable = key is None or (key.isascii() and key.isprintable() and key == key.strip())
+        if key == "" or not sendable:
             raise BadInput(
-                "The API key must be printable ASCII without spaces, as a header can carry it; "
-                "choose another."
+                "The API key must be printable ASCII without spaces around it, as a header can "
+                "carry it; choose another."
             )
 
     @property

@@ -54,7 +54,7 @@ def test_without_settings_only_local_names_are_answered(serve: Any, bundles: Any
         assert httpx.get(url, headers={"Host": "evil.example"}).status_code == 200
 
 
-@pytest.mark.parametrize("key", ["", "größe", "two words", "a\nb", "a\x7f"])
+@pytest.mark.parametrize("key", ["", "größe", " word", "a\nb", "a\x7f"])
 def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
     with pytest.raises(BadInput, match=r"^The API key must be printable ASCII .*\.$"):
         Settings(api_key=key)
