@@ -117,19 +117,19 @@ def _get(parts: SplitResult, address: str, port: int) -> bytes:
     end.start()
     try:
         connection.request("GET", target, headers={"Accept": "image/*"})
-        response = connection.getresponse()
-        if response.status != http.client.OK:
-            what = (
-                "a redirect, which is not followed" if 300 <= response.status < 400 else "no image"
-            )
-            raise _refused(f"{parts.hostname} answers {response.status}, {what}")
-        data = bytearray()
-        while part := response.read(CHUNK):
-            data += part
-            if len(data) > MAX_BYTES:
-                raise _refused(f"the image is larger than {MAX_BYTES >> 20} MiB")
-        if response.length or not end.is_alive():
-            raise OSError("cut short")
+        # By then the response may own the socket, and the connection none.
+        with connection.getresponse() as response:
+            if response.status != http.client.OK:
+                redirect = 300 <= response.status < 400
+                what = "a redirect, which is not followed" if redirect else "no image"
+                raise _refused(f"{parts.hostname} answers {response.status}, {what}")
+            data = bytearray()
+            while part := response.read(CHUNK):
+                data += part
+                if len(data) > MAX_BYTES:
+                    raise _refused(f"the image is larger than {MAX_BYTES >> 20} MiB")
+            if response.length or not end.is_alive():
+                raise OSError("cut short")
         return bytes(data)
     finally:
         end.cancel()
