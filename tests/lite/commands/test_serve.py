@@ -95,7 +95,7 @@ def test_only_local_names_are_answered_by_default(bundles: Any) -> None:
 @posix_signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_running_answer_finishes_when_the_server_stops(long_bundle: Path, number: int) -> None:
-    with command("-m", long_bundle, "--parallel", "1") as running:
+    with command("-m", long_bundle, "--parallel", "1", "--grace", "200") as running:
         server = Served(running.url, None, None)
         answers: list[httpx.Response] = []
 
