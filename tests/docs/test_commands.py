@@ -56,6 +56,7 @@ BLOCK = re.compile(
 )
 # A first-token answer takes a second; the slowest block trains and exports a small model.
 SECONDS = 280
+SLOW_SECONDS = 1200
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ def parameters(chosen: list[Block]) -> list[object]:
         pytest.param(
             block,
             id=f"{block.page.replace(os.sep, '-')}-{block.text.split()[0]}-{at}",
-            marks=[pytest.mark.slow] if block.mark == "slow" else [],
+            marks=[pytest.mark.slow, pytest.mark.timeout(2 * SLOW_SECONDS)]
+            if block.mark == "slow"
+            else [],
         )
         for at, block in enumerate(chosen)
     ]
@@ -224,7 +227,7 @@ def test_a_block_runs(block, place):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=SLOW_SECONDS if block.mark == "slow" else SECONDS,
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -245,6 +248,7 @@ def test_a_server_serves_until_it_is_stopped(block, place):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(SLOW_SECONDS)
 def test_the_first_command_answers_in_a_clone(tmp_path):
     (command,) = (b.text for b in BLOCKS if b.installs and "lite-chat" in b.text)
     clone = tmp_path / "clone"
