@@ -144,7 +144,7 @@ def rounded_graph(graph: Path, out: Path, way: Rounding, block: int) -> float:
 
 
 def _replace(graph: ir.Graph, node: ir.Node, x: ir.Value, name: str, weight: np.ndarray) -> None:
-    """Multiply `x` by a float32 matrix `[out, in]` in the place of `node`."""
+    """Multiply `x` by a float32 matrix `[out, in]` instead of `node`."""
     tensor = ir.Tensor(np.ascontiguousarray(weight.T), name=name)
     value = ir.Value(
         name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor

@@ -52,7 +52,7 @@ class Checkpoints:
 
     @classmethod
     def with_parts(cls, named: Checkpoints | None, parts: Mapping[str, str | None]) -> Checkpoints:
-        """Those of a named model, if any, with the parts that are given in their stead.
+        """Those of a named model, if any, with its parts replaced by those given.
 
         Raises:
             BadInput: a part that has no default was not given, or one that this model does not
