@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = ("lite", "qlora", "export", "bench")  # each may import those before it
 RUNTIME = {"numpy", "onnxruntime", "tokenizers", "PIL", "click", "rich", "prompt_toolkit"}
 RUNTIME |= {"markdown_it", "platformdirs", "cachetools"}
+RUNTIME |= {"pillow_heif"}  # of the extra `heic`, looked for only where a picture needs it
 SERVER = {"starlette", "uvicorn", "anyio", "pydantic", "prometheus_client"}
 MEGABYTE = 10**6
 # Packages beside the tests must not take the place of those of an environment.

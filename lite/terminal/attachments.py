@@ -179,9 +179,13 @@ def clipboard() -> list[Picture]:
 def piped_start(seconds: float) -> bytes:
     """The first bytes that come on standard input within a time, without taking them from it.
 
-    Empty where nothing comes: a terminal, a closed or empty input, and a pipe that a program handed
-    on and never writes to.
+    Empty where nothing comes: a terminal, a closed or empty input, a pipe that a program handed on
+    and never writes to, and what a program that calls this put there that is no file.
     """
+    try:
+        sys.stdin.fileno()
+    except (OSError, ValueError):
+        return b""
     if sys.stdin.isatty():
         return b""
     # Windows waits for sockets only; there a pipe holds a picture if - says so.

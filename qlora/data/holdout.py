@@ -62,6 +62,8 @@ def hold_out(groups: Sequence[Group], count: int, seed: int) -> list[Member]:
     held: set[Member] = set()
     taken: Counter[int] = Counter()
     shares = {number: round(count * sizes[number] / total) for number in sorted(sizes)}
+    if not any(shares.values()):  # few, of many small sets: the largest gives them
+        shares[max(shares, key=sizes.__getitem__)] = count
     for order, (number, share) in enumerate(shares.items()):
         left = [g for g in groups if g[0] not in held and any(n == number for n, _ in g)]
         for group in _drawn(left, share - taken[number], seed, order):

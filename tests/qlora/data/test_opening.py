@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lite.errors import BadInput
+from qlora.data.holdout import hold_out, singles
 from qlora.data.opening import IMAGES, MIXED, TEXT, Data, open_data
 from qlora.recipes.reading import read_recipe
 from qlora.recipes.schema import Recipe
@@ -157,3 +158,12 @@ def test_one_kind_alone_is_the_same_however_it_is_mixed(tmp_path: Path) -> None:
 def test_fewer_samples_without_images_are_for_pairs(few_texts: Path) -> None:
     with pytest.raises(BadInput, match=r"data\.mix=paired"):
         opened(few_texts, "training.text_batch=2")
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [((10, 10, 10), (1, 0, 0)), ((5, 20), (0, 1))])
+def test_fewer_held_out_than_there_are_sets_come_from_the_largest(
+    sizes: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    groups = [group for n, size in enumerate(sizes) for group in singles(n, range(size))]
+    held = Counter(number for number, _ in hold_out(groups, 1, seed=3))
+    assert tuple(held[n] for n in range(len(sizes))) == expected

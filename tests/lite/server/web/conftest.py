@@ -69,7 +69,7 @@ def demo_address() -> Iterator[str]:
         yield served.url + "/"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # its event loop runs as long as it does, and others need their own
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
