@@ -23,12 +23,13 @@ HEALTH_SECONDS = 0.2
 def watching_health(server: Served) -> Iterator[list[float]]:
     """How long /health takes, again and again while the context lasts."""
     seconds: list[float] = []
-    over = threading.Event()
+    connected, over = threading.Event(), threading.Event()
 
     def watch() -> None:
         with httpx.Client() as client:
             client.get(f"{server.url}/health")
-            while not over.is_set():
+            connected.set()
+            while not seconds or not over.is_set():
                 start = time.perf_counter()
                 assert client.get(f"{server.url}/health").status_code == 200
                 seconds.append(time.perf_counter() - start)
@@ -36,6 +37,7 @@ def watching_health(server: Served) -> Iterator[list[float]]:
 
     thread = threading.Thread(target=watch)
     thread.start()
+    assert connected.wait(30)
     yield seconds
     over.set()
     thread.join()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import lite
 from tests.conftest import FIXTURE
@@ -40,8 +41,10 @@ def test_the_page_answers_as_python_does_and_a_second_turn_pays_for_its_own_toke
     assert second["prefill_tokens"] < first["prefill_tokens"] // 2
 
 
-def test_under_an_answer_stands_what_it_cost(page, scene):
-    page.ask("What is in the image?", scene)
+def test_under_an_answer_stands_what_it_cost(page, scene, tmp_path):
+    with Image.open(scene) as picture:  # one that the server has not seen, whichever test was first
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored.png")
+    page.ask("What is in the image?", tmp_path / "mirrored.png")
     assert re.fullmatch(
         rf"{SHORT} tokens[\d.]+ tokens/sfirst after [\d.]+ simage encoded in [\d.]+ s"
         r"read (\d+) of \1 prompt tokens",
